@@ -1,0 +1,317 @@
+"""Data sets as tensors: one uint8 tensor of images, one int64 tensor of labels, ready to sit on the device.
+
+    >>> split = load("digits")
+    >>> split.train.images.shape, len(split.test)
+    (torch.Size([1297, 1, 8, 8]), 500)
+
+No DataLoader and no workers: a whole data set fits in memory, batches are index lookups, and augmentation happens where the data is.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
+
+
+@dataclass(frozen=True)
+class Images:
+    """images (N, C, H, W) uint8 (sounds: int16, made-up sequences: float32, as (N, C, 1, L)); labels (N,) int64; classes, their names;
+    index (N,), each sample's place in the full set."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over shapes, pixels and labels: which data a result was made from."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.images.dtype}".encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def select(self, index) -> "Images":
+        index = torch.as_tensor(index)
+        return replace(self, images=self.images[index], labels=self.labels[index], index=index if self.index is None else self.index[index])
+
+    def with_labels(self, labels) -> "Images":
+        labels = torch.as_tensor(labels)
+        if labels.shape != self.labels.shape or labels.dtype != torch.int64:
+            raise ValueError(f"labels must be int64 of shape ({len(self)},), not {labels.dtype} {tuple(labels.shape)}")
+        return replace(self, labels=labels)
+
+
+class Split(NamedTuple):
+    train: Images
+    test: Images
+
+
+def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> Split:
+    """Load a data set by name, or a folder of your own.
+
+    Arguments: name, one of NAMES or a path to a folder with train/<class>/* and test/<class>/* images of one size (classes and files
+        in the order of their names); root, the folder that holds or gets the official files (default: SAIDL_DATA, else ./data, ../data,
+        ~/.cache/saidl, whichever has them); train_size, keep so many training samples, equally many of each class (None: all), drawn
+        with seed. The test set is always whole.
+    Raises ValueError for an unknown name, a wrong size or unreadable files; FileNotFoundError for a missing folder; ConnectionError when a
+    download fails, leaving nothing half-written behind.
+    """
+    if name == "digits":
+        split = digits()
+    elif name in TORCHVISION:
+        split = from_torchvision(name, root)
+    elif name == "spoken-digits":
+        split = spoken_digits(root)
+    elif name in ("delayed-recall", "adding"):
+        split = synthetic(name)
+    elif Path(name).is_dir():
+        split = from_folder(Path(name))
+    elif os.sep in str(name) or str(name).startswith("."):
+        raise FileNotFoundError(f"no folder {name!r}")
+    else:
+        raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
+    return split if train_size is None else Split(subset(split.train, train_size, seed), split.test)
+
+
+def subset(images: Images, size: int, seed: int) -> Images:
+    """`size` samples, equally many of each class up to one, drawn without replacement, in their original order."""
+    if not isinstance(size, int) or not 0 < size <= len(images):
+        raise ValueError(f"train_size must be a whole number in [1, {len(images)}], not {size!r}")
+    rng, labels = np.random.default_rng(seed), images.labels.numpy()
+    order = rng.permutation(len(images))
+    rank = np.empty(len(images), dtype=np.int64)  # a sample's place among its class in that order
+    for c in range(len(images.classes)):
+        members = order[labels[order] == c]
+        rank[members] = np.arange(len(members))
+    keep = np.sort(order[np.argsort(rank[order], kind="stable")][:size])
+    return images.select(keep)
+
+
+def as_sequence(images, grayscale: bool = True) -> Tensor:
+    """Images as pixel sequences, row by row: (N, C, H, W) -> float32 (N, L = H W, d).
+
+    Arguments: images, an `Images` or its tensor; uint8 is scaled to [0, 1], int16 to [-1, 1]; grayscale makes one channel of three
+        (ITU-R 601 luma, the LRA Image task), else d = C (sequential CIFAR in colour): two different tasks.
+    """
+    x = images.images if isinstance(images, Images) else images
+    if x.ndim != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), not {tuple(x.shape)}")
+    x = as_float(x)
+    if grayscale and x.shape[1] == 3:
+        x = torch.einsum("nchw,c->nhw", x, x.new_tensor([0.299, 0.587, 0.114]))[:, None]
+    return rearrange(x, "n c h w -> n (h w) c")
+
+
+def as_float(x: Tensor) -> Tensor:
+    scale = {torch.uint8: 1 / 255, torch.int16: 1 / 32768}.get(x.dtype, 1.0)
+    return x.float() * scale
+
+
+def permutation(length: int, seed: int = 0) -> Tensor:
+    """The fixed shuffle of permuted MNIST: one order for every sample, (length,)."""
+    return torch.from_numpy(np.random.default_rng(seed).permutation(length))
+
+
+# ------------------------------------------------------------------------------------------------------------------ batches
+
+
+def batches(count: int, size: int, generator: torch.Generator, device="cpu") -> Iterator[Tensor]:
+    """Index batches of one shuffled epoch; the last one may be smaller, but never a single sample (batch norm needs two)."""
+    order = torch.randperm(count, generator=generator).to(device)
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    yield from parts
+
+
+def padded(images: Tensor, pad: int = 4) -> Tensor:
+    """Zero-padded and channels-last in memory, once per run: what `crop_flip` cuts from. (N, C, H, W) -> (N, H + 2 pad, W + 2 pad, C)"""
+    return torch.nn.functional.pad(images, (pad,) * 4).permute(0, 2, 3, 1).contiguous()
+
+
+def crop_flip(canvas: Tensor, index: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
+    """Random crop and horizontal flip of canvas[index], every image its own, in one lookup: -> (B, C, H, W), channels-last in memory."""
+    height, width, batch = canvas.shape[1] - 2 * pad, canvas.shape[2] - 2 * pad, len(index)
+    top, left = torch.randint(2 * pad + 1, (2, batch), generator=generator).to(canvas.device)
+    flip = torch.rand(batch, generator=generator).lt(0.5).to(canvas.device)
+    rows = top[:, None] + torch.arange(height, device=canvas.device)  # (B, H)
+    columns = torch.arange(width, device=canvas.device)
+    columns = left[:, None] + torch.where(flip[:, None], columns.flip(0), columns)  # (B, W)
+    return canvas[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+# ------------------------------------------------------------------------------------------------------------------ sources
+
+
+def digits() -> Split:
+    """Scikit-learn's 8 x 8 digits (Alpaydin & Kaynak 1998), embedded: 1,297 to train, 500 to test, 50 or so a class, always the same."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # (1797, 1, 8, 8)
+    train, test = train_test_split(np.arange(len(pixels)), test_size=500, stratify=bunch.target, random_state=0)
+    whole = make_images(pixels, bunch.target, tuple("0123456789"), "digits")
+    return Split(whole.select(train), whole.select(test))
+
+
+def from_torchvision(name: str, root) -> Split:
+    import torchvision
+
+    maker = getattr(torchvision.datasets, TORCHVISION[name])
+    folder = find(FOLDERS[name], root)
+    if folder is None:
+        folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or Path.home() / ".cache/saidl"))
+    try:
+        parts = [maker(folder.parent, train=train) for train in (True, False)]
+    except Exception as error:  # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
+        raise ValueError(f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them") from error
+    return Split(*(from_arrays(part, name) for part in parts))
+
+
+def from_arrays(part, name: str) -> Images:
+    pixels = np.asarray(part.data)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)  # (N, C, H, W)
+    return make_images(pixels, np.asarray(part.targets), tuple(part.classes), name)
+
+
+def download(maker, name: str, root: Path) -> Path:
+    """Fetch into a temporary folder beside the target and move it in whole, so that a broken download leaves nothing behind."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
+        try:
+            maker(part, train=True, download=True)
+        except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
+            raise ConnectionError(
+                f"could not download {name} ({error}); without network, put the official files into a folder and name it in SAIDL_DATA or root"
+            ) from None
+        source, target = Path(part) / FOLDERS[name], root / FOLDERS[name]
+        if not target.exists():
+            shutil.move(source, target)
+    return target
+
+
+def find(entry: str, root=None) -> Path | None:
+    """Where a file or folder of the data folder is: root or SAIDL_DATA when given, else ./data, ../data or ~/.cache/saidl."""
+    chosen = root or os.environ.get("SAIDL_DATA")
+    places = [Path(chosen)] if chosen else [Path("data"), Path("../data"), Path.home() / ".cache/saidl"]
+    return next((place / entry for place in places if (place / entry).exists()), None)
+
+
+def from_folder(folder: Path) -> Split:
+    """train/<class>/* and test/<class>/*, every image of one size and mode, classes and files ordered by name."""
+    parts = []
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(f"{folder} must hold the folders train and test; {part} is missing")
+        classes = sorted(p.name for p in (folder / part).iterdir() if p.is_dir() and not p.name.startswith("."))
+        if len(classes) < 2:
+            raise ValueError(f"{folder / part} must hold at least two class folders, found {classes or 'none'}")
+        if parts and classes != list(parts[0].classes):
+            raise ValueError(f"train and test must have the same classes, not {list(parts[0].classes)} and {classes}")
+        files = [(p, c) for c, name in enumerate(classes) for p in image_files(folder / part / name)]
+        parts.append(read_images(files, tuple(classes), folder.name))
+    return Split(*parts)
+
+
+def image_files(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise ValueError(f"the class folder {folder} is empty")
+    return files
+
+
+def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: str) -> Images:
+    """Image files with their labels -> Images; grey when all are, else RGB. Raises ValueError naming the file that cannot be read or has
+    another size than the first."""
+    from PIL import Image
+
+    arrays = []
+    for path, _ in files:
+        try:
+            with Image.open(path) as image:
+                grey = image.mode in ("1", "L", "I;16")
+                arrays.append(np.asarray(image.convert("L" if grey else "RGB")))
+        except OSError as error:
+            raise ValueError(f"cannot read {path} as an image: {error}") from error
+        if arrays[-1].shape[:2] != arrays[0].shape[:2]:
+            raise ValueError(f"{path} has size {arrays[-1].shape[1::-1]}, the first image {arrays[0].shape[1::-1]}: all must have one size")
+    if any(a.ndim == 3 for a in arrays):
+        arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
+    pixels = np.stack(arrays)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return make_images(pixels, np.array([label for _, label in files]), classes, name)
+
+
+def spoken_digits(root, length: int = 8192) -> Split:
+    """The Free Spoken Digit Dataset's waveforms (8 kHz, int16), cut or zero-padded to `length` samples: images (N, 1, 1, length); test =
+    recordings 0-4 of each speaker and digit."""
+    import wave
+
+    folder = find("spoken-digits/recordings", root)
+    if folder is None:
+        raise FileNotFoundError("spoken-digits needs spoken-digits/recordings/*.wav (Free Spoken Digit Dataset) in the data folder")
+    sounds, labels, held_out = [], [], []
+    for path in sorted(folder.glob("*.wav")):
+        digit, _, number = path.stem.split("_")
+        try:
+            with wave.open(str(path)) as sound:
+                samples = np.frombuffer(sound.readframes(length), dtype="<i2")
+        except (wave.Error, EOFError) as error:
+            raise ValueError(f"cannot read {path.name}: {error}") from error
+        sounds.append(np.pad(samples, (0, length - len(samples))))
+        labels.append(int(digit))
+        held_out.append(int(number) < 5)
+    whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), tuple("0123456789"), "spoken-digits")
+    held_out = np.array(held_out)
+    return Split(whole.select(np.flatnonzero(~held_out)), whole.select(np.flatnonzero(held_out)))
+
+
+def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024, seed: int = 0) -> Split:
+    """Made-up long-range tasks, images (N, d, 1, length) float32; a model that sees only the end of the sequence can do no better than
+    chance.
+
+    "delayed-recall" (delayed copy of one symbol): a one-hot symbol out of 8 at step 0, then noise; the label is the symbol, to be read
+    from the model's last state (chance 1/8). "adding" (Hochreiter & Schmidhuber 1997, as a decision): uniform numbers and two markers, one in
+    each half; is the sum of the two marked numbers above 1? (chance 1/2)
+    """
+    rng, count = np.random.default_rng(seed), train + test
+    if length < 4:
+        raise ValueError(f"length must be at least 4, not {length}")
+    if name == "delayed-recall":
+        labels, classes = rng.integers(8, size=count), tuple("abcdefgh")
+        x = rng.normal(0, 0.1, (count, 8, 1, length)).astype(np.float32)
+        x[:, :, 0, 0] = np.eye(8)[labels]
+    else:
+        values, marks = rng.random((count, length)), np.zeros((count, length))
+        first, second = rng.integers(length // 2, size=count), rng.integers(length // 2, length, size=count)
+        rows, classes = np.arange(count), ("at most 1", "above 1")
+        marks[rows, first] = marks[rows, second] = 1
+        labels = (values[rows, first] + values[rows, second] > 1).astype(np.int64)
+        x = np.stack([values, marks], 1)[:, :, None].astype(np.float32)
+    whole = make_images(x, labels, classes, name)
+    return Split(whole.select(np.arange(train)), whole.select(np.arange(train, count)))
+
+
+def make_images(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], name: str) -> Images:
+    images, labels = torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64))
+    return Images(images, labels, classes, name, torch.arange(len(labels)))

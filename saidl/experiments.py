@@ -1,0 +1,188 @@
+"""What is run: a `Run` says everything that decides a result; `grid` makes many of them from a profile's recipe.
+
+    >>> runs = grid("smoke", loss=["ce", "nce+rce"], noise=["symmetric"], rate=[0.0, 0.4])
+    >>> len(runs), runs[0].loss, runs[0].settings.epochs
+    (4, 'ce', 2)
+
+This is the only module that knows a recipe. A profile is one code path at one of four sizes; a task is a data set and the way it is shown.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from itertools import product
+
+from saidl import losses
+from saidl.noise import HUMAN, KINDS
+from saidl.training import Settings
+
+PROFILES = ("smoke", "quick", "laptop", "paper")
+PAPER_LOSSES = ("ce", "fl", "nce", "nfl", "nce+mae", "nce+rce", "nfl+mae", "nfl+rce")
+Options = tuple[tuple[str, object], ...]  # keyword arguments in a hashable, ordered form
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. Equal runs have equal ids; nothing that does not change the result (time, folder, machine) is part of it."""
+
+    profile: str
+    task: str
+    dataset: str
+    train_size: int | None
+    model: str
+    loss: str
+    noise: str = "symmetric"
+    rate: float | None = 0.0  # None for human noise, which has its own
+    exact: bool = True
+    noise_seed: int = 0
+    seed: int = 0
+    model_options: Options = ()
+    loss_options: Options = ()
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def id(self) -> str:
+        """Hash of all that differs from the defaults, so that a field added later leaves the ids of recorded runs alone."""
+        return hashlib.sha256(json.dumps(beyond_defaults(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Run":
+        """The inverse of `dataclasses.asdict`, from JSON."""
+        options = {k: as_options(values[k]) for k in ("model_options", "loss_options")}
+        return cls(**values | options | {"settings": Settings(**values["settings"])})
+
+
+def beyond_defaults(value) -> dict:
+    defaults = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(value)}
+    told = {name: getattr(value, name) for name, default in defaults.items() if getattr(value, name) != default}
+    return told | {name: beyond_defaults(v) for name, v in told.items() if is_dataclass(v)}
+
+
+def as_options(values) -> Options:
+    pairs = values.items() if isinstance(values, dict) else values
+    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(pairs))
+
+
+# ------------------------------------------------------------------------------------------------------------------ recipes
+
+DIGITS = Settings(epochs=40, batch_size=64, lr=0.02, precision="float32")  # the layers are too small for bf16 to pay
+CIFAR = Settings(augment="crop-flip")  # Ma et al. 2020
+MNIST = Settings(epochs=50, nesterov=True, weight_decay=1e-2, lr_min=1e-3, valid_fraction=0.0)  # their released configs
+CIFAR100 = Settings(epochs=200, lr=0.1, weight_decay=1e-5, augment="crop-flip", valid_fraction=0.0)
+S4D = Settings(epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0)  # state-spaces/s4's example
+QUICK_SSM = replace(S4D, epochs=15, batch_size=50, precision="float32", lr=0.005)
+SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
+QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.0}
+HALF = {"channels": (32, 64, 96)}
+LAPTOP = replace(CIFAR, epochs=60, eval_every=5)
+
+# (profile, task): data set, training size, model, its options, settings. "noise" is the default task.
+RECIPES = {
+    ("smoke", "noise"): ("digits", 300, "small-cnn", {"channels": (8, 16)}, replace(DIGITS, epochs=2)),
+    ("quick", "noise"): ("digits", None, "small-cnn", {}, DIGITS),
+    # 5,000 images and 60 epochs, not more images and fewer epochs: cross-entropy must have time to memorise (notebook 03 shows the curve)
+    ("laptop", "noise"): ("cifar10", 5000, "cnn8", HALF, LAPTOP),
+    ("paper", "noise"): ("cifar10", None, "cnn8", {}, replace(CIFAR, valid_fraction=0.0)),
+    ("paper", "mnist-noise"): ("mnist", None, "cnn4", {}, MNIST),
+    ("paper", "cifar100-noise"): ("cifar100", None, "resnet34", {"num_classes": 100}, CIFAR100),
+}  # fmt: skip
+SEQUENCES = {  # task: data set, view
+    "digits-sequence": ("digits", "sequence"),
+    "smnist": ("mnist", "sequence"),
+    "pmnist": ("mnist", "sequence-permuted"),
+    "scifar": ("cifar10", "sequence"),
+    "lra-image": ("cifar10", "sequence-gray"),
+    "speech": ("spoken-digits", "sequence"),
+    "delayed-recall": ("delayed-recall", "sequence"),
+    "adding": ("adding", "sequence"),
+}
+LAPTOP_SSM = {  # task: training size, epochs, eval_every: what two cores manage; the recipes are the papers' otherwise
+    "smnist": (10000, 6, 2), "pmnist": (10000, 6, 2), "scifar": (5000, 12, 3), "lra-image": (5000, 12, 3), "speech": (None, 10, 2),
+}  # fmt: skip
+
+
+def recipe(profile: str, task: str):
+    if (profile, task) in RECIPES:
+        return RECIPES[profile, task]
+    if task not in SEQUENCES:
+        raise ValueError(f"task must be one of {', '.join(sorted({t for _, t in RECIPES} | set(SEQUENCES)))}, not {task!r}")
+    dataset, view = SEQUENCES[task]
+    if profile == "laptop" and task in LAPTOP_SSM:
+        size, epochs, every = LAPTOP_SSM[task]
+        return dataset, size, "s4d", {"d_model": 64, "n_layers": 4, "dropout": 0.1}, replace(S4D, view=view, epochs=epochs, eval_every=every, batch_size=50)
+    if profile == "paper":
+        return dataset, None, "s4d", SSM, replace(S4D, view=view)
+    size, settings = (300, replace(QUICK_SSM, epochs=1, view=view)) if profile == "smoke" else (None, replace(QUICK_SSM, view=view))
+    options = {"d_model": 16, "n_layers": 2, "dropout": 0.0} if profile == "smoke" else QUICK_NET
+    return dataset, size, "s4d", options, settings
+
+
+def current_profile(profile: str | None = None) -> str:
+    """The profile asked for, else SAIDL_PROFILE, else "quick". Raises ValueError for an unknown one."""
+    profile = profile or os.environ.get("SAIDL_PROFILE") or "quick"
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, not {profile!r}")
+    return profile
+
+
+def grid(
+    profile: str | None = None, *, task: str = "noise", loss="ce", noise="symmetric", rate=0.0, seed=0, model=None, model_options=None, **settings
+) -> list[Run]:
+    """Every combination of the values given, in a profile's recipe; each may be one value or a list.
+
+    Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
+        noise kinds; rates in [0, 1] (one clean run stands for every kind at rate 0; human kinds have no rate); seeds, used for the noise draw
+        and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of the
+        recipe's; settings, fields of `training.Settings` to change.
+    Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
+    Raises ValueError for any unknown name or value, before anything runs.
+    """
+    profile = current_profile(profile)
+    dataset, size, default_model, options, base = recipe(profile, task)
+    runs = {}
+    for name, net, extra, kind, eta, s in product(*map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))):
+        run = one(profile, task, dataset, size, net, options | extra, base, name, kind, eta, s, settings)
+        runs.setdefault(run.id, run)
+    return list(runs.values())
+
+
+def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed, changes) -> Run:
+    if kind not in KINDS:
+        raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind in HUMAN:
+        if dataset != "cifar10":
+            raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")
+        rate = None
+    elif rate is None or isinstance(rate, str) or not 0 <= rate <= 1:
+        raise ValueError(f"rate must lie in [0, 1], not {rate!r}")
+    elif rate == 0:
+        kind = "symmetric"
+    loss = losses.resolve(loss)
+    family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
+    hyper, _ = losses.settings(loss, family, kind)
+    if l1 := losses.L1.get((loss, family), losses.L1.get((loss, "cifar10"))):
+        changes = {"l1": l1, "weight_decay": 0.0} | changes
+    try:
+        settings = replace(base, **changes)
+    except TypeError as error:
+        raise ValueError(f"unknown setting: {error}") from None
+    # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
+    return Run(
+        profile, task, dataset, size, net, loss, kind, None if rate is None else float(rate), noise_seed=1000 + seed, seed=seed,
+        model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
+    )  # fmt: skip
+
+
+def listed(value) -> list:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | dict) else [value]
+
+
+def noise_grid(profile: str | None = None, losses=PAPER_LOSSES, seed=0) -> list[Run]:
+    """The mission's grid: clean, symmetric 0.2-0.8 and asymmetric 0.1-0.4."""
+    return list({
+        run.id: run
+        for kind, rates in (("symmetric", (0.0, 0.2, 0.4, 0.6, 0.8)), ("asymmetric", (0.1, 0.2, 0.3, 0.4)))
+        for run in grid(profile, loss=losses, noise=kind, rate=rates, seed=seed)
+    }.values())  # fmt: skip

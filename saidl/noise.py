@@ -1,0 +1,304 @@
+"""Label noise: transition matrices, corrupted labels, and the human labels of CIFAR-10N.
+
+T is row-stochastic, T[i, j] = P(noisy = j | clean = i). Two ways to sample it: `exact` flips round(rate n_c) labels of every class c,
+as the papers do, the rest is i.i.d.: each label drawn from its row of T. Every function takes a seed of its own, apart from training's.
+
+    >>> noisy = corrupt([0] * 50 + [1] * 50, "symmetric", 0.2, num_classes=2, seed=0)
+    >>> noisy.realised.tolist(), noisy.rate
+    ([[0.8, 0.2], [0.2, 0.8]], 0.2)
+"""
+
+import io
+import json
+import pickle
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+HUMAN = ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst")
+KINDS = (
+    "symmetric",  # 1 - rate on the diagonal, the rest spread over the K - 1 other classes
+    "symmetric-inclusive",  # spread over all K classes, the true one included: a nominal 0.5 is really 0.45 (DivideMix and others)
+    "asymmetric",  # only between look-alike classes, drawn from the clean labels
+    "asymmetric-sequential",  # the same moves one after another on labels already changed, as in Ma et al.'s code: half-undoes cat <-> dog
+    "pair-flip",  # i -> i + 1 mod K
+    "instance-dependent",  # Xia et al. 2020: the image decides how likely and where to
+    *HUMAN,  # CIFAR-10N (Wei et al. 2022)
+)
+
+# Asymmetric moves in the order the reference code makes them; the classes of each data set by index.
+CIFAR10_MOVES = ((9, 1), (2, 0), (3, 5), (5, 3), (4, 7))  # truck>automobile bird>airplane cat>dog dog>cat deer>horse (Patrini et al. 2017)
+MNIST_MOVES = ((7, 1), (2, 7), (5, 6), (6, 5), (3, 8))  # (Patrini et al. 2017)
+FASHION_MOVES = ((9, 7), (7, 5), (2, 6), (4, 3), (3, 4))  # boot>sneaker sneaker>sandal pullover>shirt coat<>dress (Zhang & Sabuncu 2018)
+# CIFAR-100's fine labels by superclass (alphabetical indices); a label moves to the next one of its superclass, cyclically.
+CIFAR100_SUPERCLASSES = (
+    (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
+    (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24), (3, 42, 43, 88, 97), (12, 17, 37, 68, 76),
+    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98),
+    (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
+)  # fmt: skip
+MOVES = {
+    "cifar10": CIFAR10_MOVES,
+    "mnist": MNIST_MOVES,
+    "digits": MNIST_MOVES,
+    "fashion-mnist": FASHION_MOVES,
+    "cifar100": tuple((group[i], group[(i + 1) % 5]) for group in CIFAR100_SUPERCLASSES for i in range(5)),
+}
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Corrupted labels: labels (N,) and flipped (N,) bool, of the same kind (NumPy or torch) as the input; nominal and realised
+    transition matrices (K, K) float64; rate, the share of labels that were really changed."""
+
+    labels: np.ndarray
+    flipped: np.ndarray
+    nominal: np.ndarray
+    realised: np.ndarray
+    rate: float
+
+
+def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, dataset=None) -> np.ndarray:
+    """The nominal T of a kind of noise.
+
+    Arguments: kind, one of KINDS; rate in [0, 1], the share of labels that leave their class (for asymmetric kinds: of each class that
+        moves at all; human kinds have their own and ignore it); num_classes K; dataset, for asymmetric kinds: a name in MOVES
+        (CIFAR-10's for ten classes when None) or your own ((from, to), ...).
+    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen: every wrong class alike.
+    Raises ValueError for an unknown kind, a rate outside [0, 1], or a data set without moves.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if not isinstance(num_classes, int | np.integer) or num_classes < 2:
+        raise ValueError(f"num_classes must be a whole number of at least 2, not {num_classes!r}")
+    if kind in HUMAN:
+        if num_classes != 10:
+            raise ValueError(f"{kind} noise is CIFAR-10's: num_classes must be 10, not {num_classes}")
+        return normalise_rows(np.array(human_counts()[kind]))
+    rate, eye = checked_rate(rate), np.eye(num_classes)
+    if kind in ("symmetric", "instance-dependent"):
+        off = (truncated_normal_mean(rate) if kind == "instance-dependent" else rate) / (num_classes - 1)
+        return eye * (1 - num_classes * off) + off
+    if kind == "symmetric-inclusive":
+        return eye * (1 - rate) + rate / num_classes
+    if kind == "pair-flip":
+        return eye * (1 - rate) + np.roll(eye, 1, axis=1) * rate
+    steps = []
+    for source, target in moves(dataset, num_classes):
+        step = eye.copy()
+        step[source, source], step[source, target] = 1 - rate, rate
+        steps.append(step)
+    if kind == "asymmetric":
+        return eye + sum(step - eye for step in steps)
+    return np.linalg.multi_dot([eye, *steps])  # a label moved by one step may be moved on, or back, by a later one
+
+
+def corrupt(
+    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None, indices=None, root=None
+) -> Noisy:
+    """Make some labels wrong.
+
+    Arguments: labels (N,) integers in [0, K), NumPy, torch or a list; kind, rate, num_classes, dataset as in `transition_matrix`; seed;
+        exact: flip exactly round(rate n_c) labels in every class c, else draw each label from its row of T; images (N, ...) for
+        instance-dependent noise; for the human kinds with exact=True, the published labels themselves (exact=False draws from their T):
+        indices (N,), the labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder
+        of CIFAR-10_human.pt (default: where `saidl.data` looks).
+    Returns: Noisy. The input is left as it was.
+    Raises ValueError for labels that are not integers in [0, K) and all that `transition_matrix` raises; FileNotFoundError without the
+        human labels' file.
+    """
+    clean = checked_labels(labels, num_classes)
+    nominal = transition_matrix(kind, rate, num_classes, dataset)
+    rng = np.random.default_rng(seed)
+    if kind in HUMAN and exact:
+        noisy = human_for(clean, kind, indices, root)
+    elif kind == "instance-dependent":
+        noisy = instance_dependent(clean, checked_rate(rate), num_classes, images, exact, rng)
+    elif not exact:
+        noisy = draw_rows(nominal[clean], rng)
+    elif kind == "asymmetric-sequential":
+        noisy = clean.copy()
+        for source, target in moves(dataset, num_classes):
+            noisy[choose(noisy == source, rate, rng)] = target
+    else:
+        noisy = clean.copy()
+        for c in range(num_classes):
+            wrong = nominal[c] * (np.arange(num_classes) != c)
+            flips = choose(clean == c, wrong.sum(), rng)
+            if len(flips):
+                noisy[flips] = rng.choice(num_classes, size=len(flips), p=wrong / wrong.sum())
+    flipped = noisy != clean
+    realised, share = estimate_transition(clean, noisy, num_classes), float(flipped.mean()) if len(clean) else 0.0
+    if type(labels).__module__.startswith("torch"):
+        import torch
+
+        noisy, flipped = torch.from_numpy(noisy).to(labels.device), torch.from_numpy(flipped).to(labels.device)
+    return Noisy(noisy, flipped, nominal, realised, share)
+
+
+def estimate_transition(clean, noisy, num_classes: int) -> np.ndarray:
+    """T counted from pairs of labels (N,), (N,) -> (K, K), rows sum to 1; a class without samples gets the identity's row."""
+    clean, noisy = checked_labels(clean, num_classes, "clean"), checked_labels(noisy, num_classes, "noisy")
+    if clean.shape != noisy.shape:
+        raise ValueError(f"clean and noisy must have one length, not {len(clean)} and {len(noisy)}")
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (clean, noisy), 1)
+    return normalise_rows(counts)
+
+
+def human_labels(kind: str, root=None) -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-10N's clean and human labels in torchvision's training order, ((50000,), (50000,)) int64 (Wei et al. 2022).
+
+    The published CIFAR-10_human.pt is a pickle that torch.load's safe mode refuses; it is read here by an unpickler that can build NumPy
+    arrays and nothing else. Raises FileNotFoundError with what to fetch, ValueError when the file holds anything but those arrays.
+    """
+    from saidl.data import find
+
+    path = find("CIFAR-10_human.pt", root)
+    if path is None:
+        raise FileNotFoundError(
+            f"{kind} noise needs CIFAR-10_human.pt (CIFAR-10N, CC BY-NC 4.0, github.com/UCSC-REAL/cifar-10-100n) in the data folder; "
+            "set SAIDL_DATA or pass root"
+        )
+    table = read_arrays(path)
+    columns = {"human-aggregate": "aggre_label", "human-worst": "worse_label"}
+    column = columns.get(kind, "random_label" + kind[-1])
+    try:
+        return tuple(checked_labels(table[name], 10, name) for name in ("clean_label", column))
+    except KeyError as missing:
+        raise ValueError(f"{path.name} has no array {missing}") from None
+
+
+# ------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
+    if dataset is None and num_classes == 10:
+        dataset = "cifar10"
+    if not isinstance(dataset, str) and dataset is not None:
+        pairs = tuple((int(a), int(b)) for a, b in dataset)
+    elif dataset in MOVES:
+        pairs = MOVES[dataset]
+    else:
+        raise ValueError(f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}")
+    if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len({a for a, _ in pairs}) < len(pairs):
+        raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
+    return pairs
+
+
+def choose(members: np.ndarray, share: float, rng) -> np.ndarray:
+    """Exactly round(share * count) of the True positions, without replacement."""
+    positions = np.flatnonzero(members)
+    return rng.choice(positions, size=round(share * len(positions)), replace=False)
+
+
+def draw_rows(p: np.ndarray, rng) -> np.ndarray:
+    """One draw from each row of p (N, K)."""
+    return (p.cumsum(1) < rng.random((len(p), 1)) * p.sum(1, keepdims=True)).sum(1)
+
+
+def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarray:
+    """Xia et al. 2020, algorithm 2: each sample's own flip probability q_n ~ N(rate, 0.1^2) cut to [0, 1]; a random projection per class
+    scores the wrong classes of an image."""
+    if images is None or len(images) != len(clean):
+        raise ValueError(f"instance-dependent noise needs images, one for each of the {len(clean)} labels")
+    x = np.asarray(images, dtype=np.float32).reshape(len(clean), -1)
+    x = (x - x.mean()) / max(x.std(), 1e-6)
+    q = truncated_normal(rate, len(clean), rng)
+    noisy = clean.copy()
+    for c in range(num_classes):
+        of_class = np.flatnonzero(clean == c)
+        scores = x[of_class] @ rng.standard_normal((x.shape[1], num_classes)).astype(np.float32)  # (n_c, K)
+        scores[:, c] = -np.inf
+        wrong = np.exp(scores - scores.max(1, keepdims=True))
+        weight = q[of_class] / max(q[of_class].sum(), 1e-12)
+        count = min(round(rate * len(of_class)), np.count_nonzero(weight))
+        flips = rng.choice(len(of_class), size=count, replace=False, p=weight) if exact and count else rng.random(len(of_class)) < q[of_class]
+        flips = np.zeros(0, dtype=int) if exact and not count else flips
+        noisy[of_class[flips]] = draw_rows(wrong[flips], rng)
+    return noisy
+
+
+def truncated_normal(mean: float, size: int, rng, std: float = 0.1) -> np.ndarray:
+    """N(mean, std^2) restricted to [0, 1], by rejection; mean lies in [0, 1], so at least two draws in five are kept."""
+    out = np.full(size, -1.0)
+    while (bad := (out < 0) | (out > 1)).any():
+        out[bad] = rng.normal(mean, std, bad.sum())
+    return out if mean else np.zeros(size)  # a rate of zero means no noise, not the upper half of a normal
+
+
+def truncated_normal_mean(mean: float, std: float = 0.1) -> float:
+    from math import erf, exp, pi, sqrt
+
+    a, b = -mean / std, (1 - mean) / std
+    mass = (erf(b / sqrt(2)) - erf(a / sqrt(2))) / 2
+    return mean + std * (exp(-(a**2) / 2) - exp(-(b**2) / 2)) / sqrt(2 * pi) / mass if mean else 0.0
+
+
+def human_for(clean, kind, indices, root) -> np.ndarray:
+    true, noisy = human_labels(kind, root)
+    indices = np.arange(len(clean)) if indices is None else np.asarray(indices)
+    if len(indices) != len(clean) or (len(indices) and (indices.min() < 0 or indices.max() >= len(true))):
+        raise ValueError(f"indices must give each of the {len(clean)} labels its place in CIFAR-10's training order")
+    if not np.array_equal(true[indices], clean):
+        raise ValueError(f"{kind} noise: the labels are not CIFAR-10's training labels at these indices")
+    return noisy[indices]
+
+
+def checked_rate(rate) -> float:
+    if rate is None or isinstance(rate, str | bool) or not 0 <= rate <= 1:
+        raise ValueError(f"rate must be a number in [0, 1], not {rate!r}")
+    return float(rate)
+
+
+def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:
+    array = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
+    array = array.astype(np.int64) if array.size == 0 else array
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers of shape (N,), not {array.dtype} {array.shape}")
+    if array.size and (array.min() < 0 or array.max() >= num_classes):
+        raise ValueError(f"{name} must lie in [0, {num_classes}), found {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+def normalise_rows(counts: np.ndarray) -> np.ndarray:
+    counts = counts.astype(np.float64)
+    totals = counts.sum(1, keepdims=True)
+    return np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(len(counts)))
+
+
+@cache
+def human_counts() -> dict:
+    """How often CIFAR-10N's people gave class j to an image of class i, counted from the published file: {kind: (10, 10)}."""
+    return json.loads(Path(__file__).with_name("cifar10n_counts.json").read_text())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """A dict of NumPy arrays out of a torch-saved pickle, building nothing else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            content = archive.read(member)
+    except (zipfile.BadZipFile, StopIteration):
+        content = path.read_bytes()
+    try:
+        table = ArraysOnly(io.BytesIO(content)).load()
+    except Exception as error:
+        raise ValueError(f"{path.name} is damaged or holds more than arrays: {error}") from error
+    if not isinstance(table, dict) or not all(isinstance(v, np.ndarray) for v in table.values()):
+        raise ValueError(f"{path.name} does not hold a dict of arrays")
+    return table
+
+
+class ArraysOnly(pickle.Unpickler):
+    ALLOWED = frozenset(
+        (f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")
+    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module.replace("numpy.core", "numpy._core") if hasattr(np, "_core") else module, name)

@@ -1,0 +1,326 @@
+"""One fit loop for images and sequences.
+
+The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device within an
+epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with the
+same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from saidl import data
+from saidl.data import Images
+
+VIEWS = ("image", "sequence", "sequence-gray", "sequence-permuted")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. The defaults are Ma et al. 2020's for CIFAR-10."""
+
+    epochs: int = 120
+    batch_size: int = 128
+    optimizer: str = "sgd"  # or "adamw"
+    lr: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    l1: float = 0.0  # penalty on the sum of |weights|; ANL and JAL use it in place of weight decay
+    lr_min: float = 0.0  # where the cosine ends
+    warmup: int = 0  # epochs of linear warm-up
+    clip: float = 5.0  # gradient norm; 0: off
+    augment: str = "none"  # or "crop-flip"
+    view: str = "image"  # one of VIEWS: what the network is shown
+    valid_fraction: float = 0.1  # held out of the (noisy) training data for model selection; 0 as in the papers
+    eval_every: int = 1  # epochs between evaluations on the test set (the last epoch always is)
+    precision: str = "auto"  # "float32", "bfloat16", or bfloat16 where the hardware multiplies it
+    compile: bool = False
+
+    def __post_init__(self):
+        for name, least in {"epochs": 1, "batch_size": 2, "eval_every": 1, "lr": 0, "weight_decay": 0, "l1": 0, "clip": 0, "warmup": 0}.items():
+            if not getattr(self, name) >= least or not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+        for name, allowed in {
+            "optimizer": ("sgd", "adamw"), "augment": ("none", "crop-flip"), "view": VIEWS, "precision": ("auto", "float32", "bfloat16"),
+        }.items():  # fmt: skip
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        if not 0 <= self.valid_fraction < 1:
+            raise ValueError(f"valid_fraction must lie in [0, 1), not {self.valid_fraction!r}")
+        if self.augment == "crop-flip" and self.view != "image":
+            raise ValueError("crop-flip augmentation is for images, not sequences")
+
+
+@dataclass
+class History:
+    """What `fit` saw, a list entry an epoch (shares in [0, 1]; NaN where an epoch was not evaluated), and the last epoch's confusion matrix.
+
+    `memorised` and `resisted` are taken over the training samples whose label was flipped: the share predicted as the wrong label given,
+    and the share predicted as the true class all the same. They need `clean_labels`.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)  # on the labels given, during training
+    memorised: list[float] = field(default_factory=list)
+    resisted: list[float] = field(default_factory=list)
+    valid_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+    class_accuracy: list[list[float]] = field(default_factory=list)  # (epochs, K) on the test set
+    seconds: list[float] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list)  # (K, K), row: true class, column: predicted
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch of the highest validation accuracy (the first of equals), or None without a validation split."""
+        seen = [(v, -e) for e, v in enumerate(self.valid_accuracy) if v == v]
+        return -max(seen)[1] if seen else None
+
+
+def fit(
+    model: nn.Module, train: Images, test: Images, loss: nn.Module, settings: Settings, *, seed: int,
+    clean_labels: Tensor | None = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
+    groups: Callable[[nn.Module, float, float], list[dict]] | None = None, progress: bool | str = False,
+) -> History:  # fmt: skip
+    """Train `model` in place and say how it went.
+
+    Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
+        scalar; seed, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
+        memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
+        continued from if present; groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`);
+        progress, True or a label for the bar.
+    Returns: History.
+    Raises ValueError for labels outside the network's classes, an empty set, or a loss that stopped being finite.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_labels(train, test, clean_labels)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return Fit(model, train, test, loss, settings, seed, clean_labels, device, groups).run(checkpoint, progress)
+
+
+class Fit:
+    """One training run: everything that lives from one epoch to the next."""
+
+    def __init__(self, model, train, test, loss, settings, seed, clean_labels, device, groups):
+        self.settings, self.device, self.loss = settings, device, loss
+        self.generator = torch.Generator().manual_seed(seed)
+        self.bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
+        layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
+        self.model = model.to(device, memory_format=layout)
+        self.forward = torch.compile(self.model) if settings.compile else self.model
+
+        held_out = round(settings.valid_fraction * len(train))
+        order = torch.randperm(len(train), generator=self.generator)
+        valid, kept = order[:held_out].sort().values, order[held_out:].sort().values
+        self.mean, self.std = (t.to(device) for t in statistics(map(self.view, train.images.split(4096)), self.channel))
+        self.train, self.valid, self.test = (
+            (part.images.to(device), part.labels.to(device)) for part in (train.select(kept), train.select(valid), test)
+        )
+        self.clean = None if clean_labels is None else clean_labels[kept].to(device)
+        if settings.augment == "crop-flip":
+            self.canvas = data.padded(self.train[0])
+        self.order = data.permutation(train.images[0, 0].numel()).to(device) if settings.view == "sequence-permuted" else None
+
+        if groups is None:
+            from saidl.models import parameter_groups as groups
+        kinds = {
+            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov),
+            "adamw": lambda g: torch.optim.AdamW(g),
+        }
+        self.optimizer = kinds[settings.optimizer](groups(self.model, settings.lr, settings.weight_decay))
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.history = History()
+        self.num_classes = len(train.classes)
+
+    # ---------------------------------------------------------------------------------------------------------- the loop
+
+    def run(self, checkpoint, progress) -> History:
+        saved = time.monotonic()
+        start = self.resume(checkpoint)
+        bar = tqdm(range(start, self.settings.epochs), initial=start, total=self.settings.epochs, disable=not progress, leave=False,
+                   desc=progress if isinstance(progress, str) else None)  # fmt: skip
+        for epoch in bar:
+            began = time.perf_counter()
+            self.set_lr(epoch)
+            row = self.train_epoch()
+            if not math.isfinite(row["loss"]):
+                raise ValueError(f"the loss is {row['loss']} after epoch {epoch + 1}: training diverged")
+            last = epoch + 1 == self.settings.epochs
+            row |= self.evaluate_epoch(last) if last or (epoch + 1) % self.settings.eval_every == 0 else self.not_evaluated()
+            row["seconds"] = time.perf_counter() - began
+            for name, value in row.items():
+                getattr(self.history, name).append(value)
+            bar.set_postfix(loss=f"{row['loss']:.3f}", test=f"{row['test_accuracy']:.1%}")
+            if checkpoint and not last and time.monotonic() - saved > 20:
+                self.save(checkpoint, epoch + 1)
+                saved = time.monotonic()
+        if checkpoint:
+            Path(checkpoint).unlink(missing_ok=True)
+        return self.history
+
+    def set_lr(self, epoch: int) -> None:
+        """Cosine to lr_min, stepped per epoch as the papers do; a linear warm-up before it."""
+        s = self.settings
+        if epoch < s.warmup:
+            share, floor = (epoch + 1) / (s.warmup + 1), 0.0
+        else:
+            share, floor = (1 + math.cos(math.pi * (epoch - s.warmup) / max(s.epochs - s.warmup, 1))) / 2, s.lr_min / s.lr if s.lr else 0.0
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * (floor + (1 - floor) * share)
+
+    def train_epoch(self) -> dict:
+        self.forward.train()
+        images, labels = self.train
+        sums = torch.zeros(4, device=self.device, dtype=torch.float64)  # loss, hits, memorised, resisted
+        decayed = [p for p in self.model.parameters() if p.ndim > 1] if self.settings.l1 else []
+        for index in data.batches(len(labels), self.settings.batch_size, self.generator, self.device):
+            given = labels[index]
+            logits = self.predict(self.crop(index) if self.settings.augment == "crop-flip" else images[index])
+            value = self.loss(logits, given)
+            penalised = value + self.settings.l1 * sum(p.abs().sum() for p in decayed) if decayed else value
+            self.optimizer.zero_grad(set_to_none=True)
+            penalised.backward()
+            if self.settings.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+            self.optimizer.step()
+            with torch.no_grad():
+                guess = logits.argmax(1)
+                sums[0] += value.detach() * len(index)
+                sums[1] += (guess == given).sum()
+                if self.clean is not None:
+                    flipped = given != self.clean[index]
+                    sums[2] += (flipped & (guess == given)).sum()
+                    sums[3] += (flipped & (guess == self.clean[index])).sum()
+        flips = (labels != self.clean).sum().item() if self.clean is not None else 0
+        total, hits, memorised, resisted = sums.tolist()
+        nan = float("nan")
+        return {
+            "loss": total / len(labels), "train_accuracy": hits / len(labels),
+            "memorised": memorised / flips if flips else nan, "resisted": resisted / flips if flips else nan,
+        }  # fmt: skip
+
+    def evaluate_epoch(self, last: bool) -> dict:
+        images, labels = self.test
+        guess, classes = self.guesses(images), self.num_classes
+        table = torch.bincount(labels * classes + guess, minlength=classes * classes).view(classes, classes)  # (K, K)
+        if last:
+            self.history.confusion = table.tolist()
+        per_class = table.diagonal() / table.sum(1).clamp_min(1)
+        valid = (self.guesses(self.valid[0]) == self.valid[1]).double().mean().item() if len(self.valid[1]) else float("nan")
+        return {"valid_accuracy": valid, "test_accuracy": (table.trace() / len(labels)).item(), "class_accuracy": per_class.tolist()}
+
+    def not_evaluated(self) -> dict:
+        nan = float("nan")
+        return {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
+
+    @torch.inference_mode()
+    def guesses(self, images: Tensor) -> Tensor:
+        self.forward.eval()
+        size = 1000 if self.settings.view == "image" else 4 * self.settings.batch_size
+        out = []
+        for part in images.split(size):
+            logits = self.predict(part)
+            out.append(logits.argmax(1))
+        return torch.cat(out)
+
+    # ---------------------------------------------------------------------------------------------------------- the input
+
+    def crop(self, index: Tensor) -> Tensor:
+        return data.crop_flip(self.canvas, index, self.generator)
+
+    @property
+    def channel(self) -> int:
+        return 1 if self.settings.view == "image" else 2
+
+    def view(self, images: Tensor) -> Tensor:
+        """What the network is shown, not yet standardised: (B, C, H, W), or (B, L, d) for sequences."""
+        if self.settings.view == "image":
+            return images.float()
+        return data.as_sequence(images, grayscale=self.settings.view == "sequence-gray")
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Raw images (B, C, H, W) -> logits (B, K), standardised with the training set's statistics per channel."""
+        x = (self.view(images) - self.mean) * self.std.reciprocal()
+        x = x if self.order is None else x[:, self.order]
+        x = x.contiguous(memory_format=torch.channels_last) if self.settings.view == "image" else x
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.forward(x)
+
+    # ----------------------------------------------------------------------------------------------------- checkpoints
+
+    def save(self, path, epoch: int) -> None:
+        state = {
+            "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": asdict(self.history),
+            "generator": self.generator.get_state(), "rng": torch.get_rng_state(), "settings": asdict(self.settings),
+        }  # fmt: skip
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        part = Path(path).with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+    def resume(self, path) -> int:
+        """Continue from a checkpoint; a missing, damaged or foreign one means starting over."""
+        if not path or not Path(path).exists():
+            return 0
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["settings"] != asdict(self.settings):
+                raise ValueError("its settings are not this run's")
+            self.model.load_state_dict(state["model"])
+        except Exception as error:
+            print(f"{Path(path).name} cannot be continued ({error}); starting over")
+            return 0
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["rng"].cpu())
+        if "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+        self.history = History(**state["history"])
+        return state["epoch"]
+
+
+# ------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over all parts, shaped to broadcast against them; summed in float64."""
+    count, total, square = 0, 0.0, 0.0
+    for part in parts:
+        rows = part.double().movedim(channel, 0).flatten(1)  # (C, everything else)
+        count, total, square = count + rows.shape[1], total + rows.sum(1), square + rows.square().sum(1)
+    mean = total / count
+    std = (square / count - mean**2).clamp_min(0).sqrt().clamp_min(1e-8)
+    shape = [1] * part.ndim
+    shape[channel] = -1
+    return mean.float().view(shape), std.float().view(shape)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has bfloat16 matrix units; elsewhere bf16 is emulated and slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and amx()
+
+
+def check_labels(train: Images, test: Images, clean_labels) -> None:
+    for name, part in {"train": train, "test": test}.items():
+        if not len(part):
+            raise ValueError(f"{name} is empty")
+        low, high = (int(v) for v in part.labels.aminmax())
+        if low < 0 or high >= len(part.classes):
+            raise ValueError(f"{name} labels must lie in [0, {len(part.classes)}), found {low} to {high}")
+    if clean_labels is not None and clean_labels.shape != train.labels.shape:
+        raise ValueError(f"clean_labels must have shape {tuple(train.labels.shape)}, not {tuple(clean_labels.shape)}")
