@@ -18,6 +18,22 @@ SCHEMA = 1
 ID = re.compile(r"[0-9a-f]{16}")
 
 
+def project() -> Path:
+    """The checkout's folder, seen from anywhere in it (a notebook's folder, say); outside a checkout, the current folder."""
+    here = Path.cwd()
+    return next((p for p in (here, *here.parents) if (p / "saidl").is_dir() and (p / "pyproject.toml").is_file()), here)
+
+
+def own(profile: str) -> Path:
+    """Where your own runs of a profile go: runs/<profile>, or SAIDL_STORE/<profile>."""
+    return Path(os.environ.get("SAIDL_STORE") or project() / "runs") / profile
+
+
+def recorded(profile: str) -> Path:
+    """Where the project's recorded runs of a profile are: report/results/<profile>."""
+    return project() / "report" / "results" / profile
+
+
 def write(record: dict, store) -> Path:
     """Put a record into the store, whole or not at all. Raises OSError when the store cannot be written, ValueError for a foreign id."""
     if not ID.fullmatch(str(record.get("id"))):

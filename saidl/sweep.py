@@ -63,6 +63,7 @@ def make(run: Run, store: str) -> str:
 
     if present(run, Path(store)):  # another process was faster
         return run.id
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     base = {"schema": results.SCHEMA, "id": run.id, "run": asdict(run), "versions": versions(), "device": device_name()}
     checkpoint = Path(store) / "checkpoints" / f"{run.id}.{os.getpid()}.pt"
@@ -72,6 +73,8 @@ def make(run: Run, store: str) -> str:
         record = base | {"status": "done"} | execute(run, checkpoint)
     except Exception as error:
         record = base | {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    finally:
+        torch.set_num_threads(threads)
     record["seconds"] = time.perf_counter() - began
     results.write(record, store)
     with contextlib.suppress(OSError):
@@ -145,6 +148,11 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def cores(profile: str = "quick") -> int:
+    """How many runs at once suit a profile here: one a core; one in all for smoke, whose runs are shorter than a process takes to start."""
+    return 1 if profile == "smoke" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_writable(store: Path) -> None:
