@@ -1,0 +1,127 @@
+"""From x' = A x + B u to x_k = Ab x_{k-1} + Bb u_k, by every rule the S4 literature uses.
+
+| method         | Ab                                         | Bb                       | stable for Re A < 0     |
+|----------------|--------------------------------------------|--------------------------|-------------------------|
+| zoh            | exp(dt A)                                  | A^-1 (exp(dt A) - I) B   | always                  |
+| bilinear       | (I - dt/2 A)^-1 (I + dt/2 A)               | (I - dt/2 A)^-1 dt B     | always                  |
+| forward-euler  | I + dt A                                   | dt B                     | if every |1 + dt a| < 1 |
+| backward-euler | (I - dt A)^-1                              | (I - dt A)^-1 dt B       | always                  |
+| gbt            | (I - alpha dt A)^-1 (I + (1-alpha) dt A)   | (I - alpha dt A)^-1 dt B | if alpha >= 1/2         |
+| dirac          | exp(dt A)                                  | B                        | always                  |
+| async          | exp(gap dt A)                              | A^-1 (exp(dt A) - I) B   | always                  |
+
+gbt, the generalised bilinear transform, is forward Euler, bilinear and backward Euler at alpha = 0, 1/2, 1. async is
+Event-SSM (arXiv 2404.18508): the time since the last event ages the state, the event itself counts dt.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+METHODS = ("zoh", "bilinear", "forward-euler", "backward-euler", "gbt", "dirac", "async")
+ALPHA = {"forward-euler": 0.0, "bilinear": 0.5, "backward-euler": 1.0}
+
+
+def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
+    """Discretise x' = A x + B u with step `dt`.
+
+    Arguments:
+        A: diagonal (..., N), real or complex, or dense (..., N, N); tensor or NumPy array
+        B: (..., N); A is taken as dense exactly when it has one dimension more than B
+        dt: step > 0, a number or (...,)
+        method: one of METHODS
+        alpha: in [0, 1], for "gbt" alone
+        gaps: for "async", and required there: times since the last event in units of dt, >= 0, a number or any array
+    Returns: Ab like A, Bb like B, arrays if A is one. "async": Ab has the dimensions of `gaps` before those of the state
+    Raises: ValueError for any of the above out of range.
+
+    >>> Ab, Bb = discretize(torch.tensor([-1.0]), torch.tensor([1.0]), 0.1, "backward-euler")
+    >>> round(Ab.item(), 4), round(Bb.item(), 4)
+    (0.9091, 0.0909)
+    """
+    as_array = isinstance(A, np.ndarray)
+    A, B = torch.as_tensor(A), torch.as_tensor(B)
+    dt = torch.as_tensor(dt, device=A.device).to(A.real.dtype)
+    gaps = None if gaps is None else torch.as_tensor(gaps, device=A.device).to(dt.dtype)
+    check(A, B, dt, method, alpha, gaps)
+    if A.is_complex() and not B.is_complex():
+        B = B.to(A.dtype)
+    Ab, Bb = (discretize_dense if A.ndim == B.ndim + 1 else discretize_diagonal)(A, B, dt, method, alpha, gaps)
+    return (Ab.numpy(), Bb.numpy()) if as_array else (Ab, Bb)
+
+
+def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None) -> None:
+    """ValueError for what `discretize` does not take; reads the values of dt and gaps, so it waits for a GPU."""
+    check_method(method, alpha)
+    if not (A.is_floating_point() or A.is_complex()):
+        raise ValueError(f"A must be floating point or complex, got {A.dtype}")
+    dense = A.ndim == B.ndim + 1
+    if (
+        B.ndim == 0
+        or not (dense or A.ndim == B.ndim)
+        or A.shape[-1] != B.shape[-1]
+        or (dense and A.shape[-2] != A.shape[-1])
+    ):
+        raise ValueError(
+            f"A must be (..., N) or (..., N, N) for B (..., N), got A {tuple(A.shape)} and B {tuple(B.shape)}"
+        )
+    if not ((dt > 0) & dt.isfinite()).all():
+        raise ValueError(f"dt must be positive and finite, got {dt.min().item() if dt.numel() else 'nothing'}")
+    if method == "async" and gaps is None:
+        raise ValueError("method 'async' needs gaps: the time since the last event in units of dt, at least 0")
+    if method != "async" and gaps is not None:
+        raise ValueError(f"gaps belong to method 'async', got them with {method!r}")
+    if gaps is not None and not ((gaps >= 0) & gaps.isfinite()).all():
+        raise ValueError(f"gaps must be at least 0 and finite, got {gaps.min().item() if gaps.numel() else 'nothing'}")
+
+
+def check_method(method: str, alpha: float = 0.5) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+
+
+def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None):
+    dt = dt.unsqueeze(-1) if dt.ndim else dt  # (..., 1)
+    z = dt * A
+    if method in ("zoh", "dirac", "async"):
+        Bb = B if method == "dirac" else dt * B * _expm1_over(z)
+        return torch.exp(z if gaps is None else _outer(gaps, z, 1)), Bb
+    alpha = ALPHA.get(method, alpha)
+    return (1 + (1 - alpha) * z) / (1 - alpha * z), dt * B / (1 - alpha * z)
+
+
+def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None):
+    dt = dt[..., None, None] if dt.ndim else dt  # (..., 1, 1)
+    N, z, b = A.shape[-1], dt * A, B.unsqueeze(-1)
+    if method == "dirac":
+        return torch.matrix_exp(z), B
+    if method in ("zoh", "async"):
+        # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
+        block = torch.cat([z, (dt * b).expand(*z.shape[:-1], 1)], -1)
+        block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
+        Ab = block[..., :N, :N] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))
+        return Ab, block[..., :N, N]
+    alpha = ALPHA.get(method, alpha)
+    eye = torch.eye(N, dtype=A.dtype, device=A.device)
+    explicit, Bb = eye + (1 - alpha) * z, (dt * b).expand(*z.shape[:-1], 1)
+    if alpha:
+        both = torch.linalg.solve(eye - alpha * z, torch.cat([explicit, Bb], -1))
+        explicit, Bb = both[..., :N], both[..., N:]
+    return explicit, Bb.squeeze(-1)
+
+
+def _outer(gaps: Tensor, z: Tensor, state_dims: int) -> Tensor:
+    """gaps (g...) times z (..., state): (..., g..., state)."""
+    batch = z.shape[: z.ndim - state_dims]
+    z = z.reshape(*batch, *(1,) * gaps.ndim, *z.shape[z.ndim - state_dims :])
+    return z * gaps.reshape(*gaps.shape, *(1,) * state_dims)
+
+
+def _expm1_over(z: Tensor) -> Tensor:
+    """(exp(z) - 1) / z without the cancellation near 0, and 1 at 0; differentiable there."""
+    small = z.abs() < 1e-2
+    safe = torch.where(small, torch.ones_like(z), z)
+    series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6 * (1 + z / 7)))))
+    return torch.where(small, series, torch.expm1(safe) / safe)

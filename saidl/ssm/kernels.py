@@ -1,0 +1,333 @@
+"""Convolution kernels K_l = C Ab^l Bb and the causal convolution y_t = sum_{l <= t} K_l u_{t-l}.
+
+Both kernels split the lag, l = i + s j with s about sqrt(L): an (L/s x N) by (N x s) matrix product makes all L values.
+
+    diagonal   K_{i+sj} = 2 Re sum_n (c_n z_n^{sj}) z_n^i   c = C Bb, z = Ab: a real product, no (H, N, L) tensor
+    dense      K_{i+sj} = (C Ab^{sj}) (Ab^i Bb)             Krylov rows and columns, grown by doubling: products only
+
+`cauchy_kernel` is the S4 paper's way (generating function at the roots of unity, Woodbury, Cauchy sums): the oracle and
+the lesson. The diagonal form's powers are made in float64 (the tables are small); products and transforms run in the
+arguments' precision, at least float32.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .discretize import check, discretize_dense, discretize_diagonal
+
+CHUNK = 2**20  # real numbers transformed at once on a CPU: what stays in its second-level cache
+
+
+def diagonal_kernel(
+    A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, method: str = "zoh", *, alpha=0.5, gaps=None
+) -> Tensor:
+    """Kernel (H, length) of H diagonal systems, 2 Re sum_n C_n Ab_n^l Bb_n; differentiable in A, B, C, dt.
+
+    Arguments:
+        A, B, C: (H, N) complex, one of each conjugate pair
+        dt: (H,) > 0
+        length: >= 1
+        method, alpha: as in `discretize`; gaps: the one gap between all events, for "async"
+    Raises: ValueError for any of the above out of range.
+    """
+    check_length(length)
+    if not (A.ndim == 2 and A.shape == B.shape == C.shape and dt.shape == A.shape[:1]):
+        raise ValueError(f"A, B, C must be (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
+    if not (A.is_complex() and C.is_complex()):
+        raise ValueError(f"A and C must be complex, got {A.dtype} and {C.dtype}")
+    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    return power_sum_kernel(A, B, C, dt, length, method, alpha, gaps)
+
+
+def dense_kernel(
+    A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, method: str = "bilinear", *, alpha=0.5, gaps=None
+) -> Tensor:
+    """Kernel (H, length) of H dense real systems, C Ab^l Bb; differentiable in A, B, C, dt.
+
+    Arguments: A (H, N, N), B and C (H, N), dt (H,), the rest as in `diagonal_kernel`. Powers of Ab are formed, which is
+        safe where it is a contraction: A + A^T <= 0 and a stable method.
+    Raises: ValueError for any of the above out of range.
+    """
+    check_length(length)
+    if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
+        raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
+    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    return krylov_kernel(A, B, C, dt, length, method, alpha, gaps)
+
+
+def cauchy_kernel(
+    Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, *, truncated: bool = False
+) -> Tensor:
+    """The bilinear kernel (H, length) of A = Lambda - P P^H as Gu, Goel and Re 2022 make it; O(H N L) time and memory.
+
+    Arguments: Lambda, P, B, C (H, N) complex, one of each conjugate pair; dt (H,); `truncated`: C is C (I - Ab^length)
+        already, which is what the paper trains (and why its parameters belong to one length).
+
+    With w_k = exp(-2 pi i k / L) and <a, b> = sum_n a_n b_n 2 dt / (2 (1-w) - dt Lambda_n (1+w)), conjugates included,
+    the spectrum of K is <C, B> - <C, P> q <P*, B> / (1 + q <P*, P>), q = (1+w)/2. So written no node has a pole, not
+    even w = -1.
+    """
+    check_length(length)
+    if not truncated:
+        Ab = discretize_dense(*dplr_to_dense(Lambda, P, B), dt, "bilinear")[0]  # (H, 2N, 2N)
+        row = real_row(C).unsqueeze(-2)
+        C = complex_row((row - row @ torch.linalg.matrix_power(Ab, length)).squeeze(-2))
+    both = lambda x: torch.cat([x, x.conj()], -1)  # noqa: E731
+    Lambda, P, B, C = both(Lambda), both(P), both(B), both(C)
+    k = torch.arange(length // 2 + 1, device=dt.device, dtype=torch.float64)
+    w = torch.exp(-2j * math.pi * k / length).to(Lambda.dtype)  # (L/2 + 1,)
+    dt = dt[:, None, None]
+    cauchy = 2 * dt / (2 * (1 - w) - dt * Lambda.unsqueeze(-1) * (1 + w))  # (H, 2N, L/2 + 1)
+    CB, CP, PB, PP = (torch.einsum("hn,hnk->hk", v, cauchy) for v in (C * B, C * P, P.conj() * B, P.conj() * P))
+    q = (1 + w) / 2
+    return torch.fft.irfft(CB - CP * q * PB / (1 + q * PP), n=length)
+
+
+def fft_conv(u: Tensor, kernel: Tensor) -> Tensor:
+    """Causal convolution of u (B, H, L) with kernel (H, K): (B, H, L) in u's dtype and layout, differentiable in both.
+
+    kernel (2, H, K) is bidirectional: kernel[0] acts on the present and the past, kernel[1] on the future, lag 1 first.
+    Transforms run in float32 at least. An FFT mixes every input into every output and what is not causal cancels
+    only to rounding (about 1e-7 of the largest value in float32); `direct_conv` is causal to the last bit.
+    Raises: ValueError for shapes that do not match.
+    """
+    _check_conv(u, kernel)
+    return conv(u, kernel)
+
+
+def direct_conv(u: Tensor, kernel: Tensor) -> Tensor:
+    """`fft_conv` from the definition, O(L^2): output t is made of inputs 0..t alone: causal to the last bit."""
+    _check_conv(u, kernel)
+    H, K = kernel.shape[-2:]
+    back, ahead = (kernel, None) if kernel.ndim == 2 else kernel
+    y = F.conv1d(F.pad(u, (K - 1, 0)), back.flip(-1).unsqueeze(1).to(u.dtype), groups=H)
+    if ahead is not None:
+        y = y + F.conv1d(F.pad(u, (0, K))[..., 1:], ahead.unsqueeze(1).to(u.dtype), groups=H)
+    return y
+
+
+# --- the same without checks, for the layers
+
+
+def power_sum_kernel(A, B, C, dt, length, method, alpha=0.5, gaps=None) -> Tensor:
+    wide = wide_complex(A)
+    with torch.autocast(A.device.type, enabled=False):
+        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), method, alpha, gaps)
+        return _PowerSums.apply(2 * C * Bb, Ab, length, C.real.dtype)
+
+
+def full(x: Tensor) -> Tensor:
+    """float64 as it is, everything below float32 as float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def wide_complex(x: Tensor) -> torch.dtype:
+    """complex128, or complex64 on the one backend that has no float64."""
+    return torch.complex64 if x.device.type == "mps" else torch.complex128
+
+
+class _PowerSums(torch.autograd.Function):
+    """Re sum_n c_n z_n^l for l < L: c, z (H, N) -> (H, L)."""
+
+    @staticmethod
+    def forward(ctx, c, z, length, dtype):
+        ctx.save_for_backward(c, z)
+        ctx.length, ctx.dtype = length, dtype
+        zi, zsj = _power_tables(z, length)  # (H, s, N), (H, J, N)
+        K = _re_im(c.unsqueeze(1) * zsj, dtype, conj=True) @ _re_im(zi, dtype).mT  # (H, J, s)
+        return rearrange(K, "h j s -> h (j s)")[:, :length]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        c, z = ctx.saved_tensors
+        zi, zsj = _power_tables(z, ctx.length)
+        s, J = zi.shape[1], zsj.shape[1]
+        grad = F.pad(grad, (0, J * s - ctx.length)).unflatten(-1, (J, s))  # (H, J, s)
+        rows = _complex(
+            grad @ _re_im(zi, ctx.dtype), z
+        ).conj()  # sum_i g z^i: (H, J, N), conjugated as autograd wants it
+        columns = _complex(grad.mT @ _re_im(c.unsqueeze(1) * zsj, ctx.dtype), z).conj()  # sum_j g c z^sj: (H, s, N)
+        j = torch.arange(J, device=z.device).unsqueeze(-1)
+        i = torch.arange(s, device=z.device).unsqueeze(-1)
+        grad_c = (rows * zsj.conj()).sum(1)
+        # d/dz of z^i z^sj; the derivative of a power is the table shifted by one, which stays right at z = 0
+        grad_zs = (rows[:, 1:] * (j[1:] * zsj[:, :-1] * c.unsqueeze(1)).conj()).sum(1)
+        grad_z = (columns[:, 1:] * (i[1:] * zi[:, :-1]).conj()).sum(1) + grad_zs * (s * zi[:, -1]).conj()
+        return grad_c, grad_z, None, None
+
+
+def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """z^i for i < s (H, s, N) and z^(sj) for j < ceil(length / s) (H, J, N), s a power of two near sqrt(length)."""
+    s = 2 ** round(math.log2(length) / 2)
+    zi, top = _powers(z, s)
+    return zi, _powers(top, -(-length // s))[0]
+
+
+def _powers(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(1, z, .., z^(count-1)) along dimension 1 by doubling, and the next power of two's power of z."""
+    table = z.new_empty(z.shape[0], count, z.shape[1])
+    table[:, 0] = 1
+    width = 1
+    while width < count:
+        more = min(width, count - width)
+        torch.mul(table[:, :more], z.unsqueeze(1), out=table[:, width : width + more])
+        width, z = 2 * width, z * z
+    return table, z
+
+
+def _re_im(x: Tensor, dtype: torch.dtype, conj: bool = False) -> Tensor:
+    """(..., N) complex to (..., 2N) real: Re and Im (or -Im) side by side."""
+    return torch.view_as_real(x.conj_physical() if conj else x).flatten(-2).to(dtype)
+
+
+def _complex(x: Tensor, like: Tensor) -> Tensor:
+    return torch.view_as_complex(x.to(like.real.dtype).unflatten(-1, (-1, 2)))
+
+
+def krylov_kernel(A, B, C, dt, length, method, alpha=0.5, gaps=None) -> Tensor:
+    s = 2 ** round(math.log2(length) / 2)
+    with torch.autocast(A.device.type, enabled=False):
+        Ab, Bb = discretize_dense(A, B, dt, method, alpha, gaps)
+        columns, Abs = _krylov(Ab, Bb, s)  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
+        rows, _ = _krylov(Abs.mT, C, -(-length // s))  # C Ab^(sj): (H, J, N)
+        return rearrange(rows @ columns.mT, "h j s -> h (j s)")[:, :length]
+
+
+def _krylov(A: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(b, A b, .., A^(count-1) b) as rows, and A^count where count is a power of two."""
+    X = b.unsqueeze(1)
+    while X.shape[1] < count:
+        X = torch.cat([X, X[:, : count - X.shape[1]] @ A.mT], 1)
+        A = A @ A
+    return X, A
+
+
+class _FFTConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, kernel):
+        ctx.save_for_backward(u, kernel)
+        L = u.shape[-1]
+        n = fft_size(L + kernel.shape[-1])
+        Kf = _spectrum(kernel, n)
+        y = torch.empty_like(u)
+        for part in _parts(u, n):
+            y[part] = torch.fft.irfft(_rfft(u[part], n).mul_(Kf[part[1]]), n=n)[..., :L]
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        u, kernel = ctx.saved_tensors
+        L = u.shape[-1]
+        n = fft_size(L + kernel.shape[-1])
+        Kf = _spectrum(kernel, n)
+        du, dKf = torch.empty_like(u), torch.zeros_like(Kf)
+        for part in _parts(u, n):
+            G = _rfft(grad[part], n)
+            if ctx.needs_input_grad[1]:
+                dKf[part[1]] += (_rfft(u[part], n).conj() * G).sum(0)
+            if ctx.needs_input_grad[0]:
+                du[part] = torch.fft.irfft(G.mul_(Kf[part[1]].conj()), n=n)[..., :L]
+        return du, _unspectrum(dKf, kernel, n)
+
+
+def conv(u: Tensor, kernel: Tensor) -> Tensor:
+    with torch.autocast(u.device.type, enabled=False):
+        return _FFTConv.apply(u, kernel[..., : u.shape[-1]])
+
+
+def fft_size(least: int) -> int:
+    """The smallest even 2^a 3^b 5^c >= least: FFT libraries are fast there."""
+    best = 2 ** math.ceil(math.log2(max(least, 2)))
+    for odd in (3, 5, 9, 15, 25, 27, 45, 75, 81, 125, 135, 225):
+        best = min(best, odd * 2 ** max(1, math.ceil(math.log2(least / odd))) if least > odd else best)
+    return best
+
+
+def _parts(u: Tensor, n: int):
+    """(batch, channel) slices that cover u: all at once, but on a CPU in pieces whose transforms stay in cache."""
+    B, H, _ = u.shape
+    rows = max(1, CHUNK // n) if u.device.type == "cpu" else B * H
+    b, h = max(1, rows // H), min(H, rows)
+    for i in range(0, B, b):
+        for j in range(0, H, h):
+            yield slice(i, i + b), slice(j, j + h)
+
+
+def _rfft(x: Tensor, n: int) -> Tensor:
+    return torch.fft.rfft(full(x), n=n)
+
+
+def _spectrum(kernel: Tensor, n: int) -> Tensor:
+    if kernel.ndim == 3:
+        back, ahead = kernel
+        kernel = torch.cat([F.pad(back, (0, n - 2 * back.shape[-1])), ahead.flip(-1)], -1)  # lag -m stands at n - m
+    return _rfft(kernel, n)
+
+
+def _unspectrum(spectrum: Tensor, kernel: Tensor, n: int) -> Tensor:
+    K = kernel.shape[-1]
+    k = torch.fft.irfft(spectrum, n=n)
+    return k[:, :K] if kernel.ndim == 2 else torch.stack([k[:, :K], k[:, n - K :].flip(-1)])
+
+
+# --- diagonal plus low rank in real coordinates
+
+
+def dplr_to_dense(Lambda: Tensor, P: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """(Lambda - P P^H, B) of (H, N) pairs in coordinates sqrt(2) (Re x, Im x): A = D - p p^T (H, 2N, 2N), b (H, 2N)."""
+    re, im, p = torch.diag_embed(Lambda.real), torch.diag_embed(Lambda.imag), real_column(P)
+    D = torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
+    return D - p.unsqueeze(-1) * p.unsqueeze(-2), real_column(B)
+
+
+def real_column(x: Tensor) -> Tensor:
+    return math.sqrt(2) * torch.cat([x.real, x.imag], -1)
+
+
+def real_row(C: Tensor) -> Tensor:
+    """The row with real_row(C) real_column(x) = 2 Re(C x)."""
+    return real_column(C.conj())
+
+
+def complex_row(row: Tensor) -> Tensor:
+    """The inverse of `real_row`."""
+    re, im = row.chunk(2, -1)
+    return torch.complex(re, -im) / math.sqrt(2)
+
+
+# --- input checks
+
+
+def check_length(length: int) -> None:
+    if not isinstance(length, int) or length < 1:
+        raise ValueError(f"length must be an integer of at least 1, got {length!r}")
+
+
+def _check_conv(u: Tensor, kernel: Tensor) -> None:
+    fits = u.ndim == 3 and kernel.ndim in (2, 3) and u.shape[1] == kernel.shape[-2]
+    if not fits or (kernel.ndim == 3 and len(kernel) != 2) or 0 in (u.shape[-1], kernel.shape[-1]):
+        raise ValueError(
+            f"u must be (B, H, L) and kernel (H, K) or (2, H, K), L and K at least 1, got {_shapes(u, kernel)}"
+        )
+    if not u.is_floating_point() or not kernel.is_floating_point():
+        raise ValueError(f"u and kernel must be real floating point, got {u.dtype} and {kernel.dtype}")
+
+
+def _one_gap(gaps, dt: Tensor) -> Tensor | None:
+    if gaps is None:
+        return None
+    gaps = torch.as_tensor(gaps, dtype=dt.dtype, device=dt.device)
+    if gaps.ndim:
+        raise ValueError(f"a convolution kernel has one gap between all events, got gaps of shape {tuple(gaps.shape)}")
+    return gaps
+
+
+def _shapes(*tensors: Tensor) -> str:
+    return ", ".join(str(tuple(t.shape)) for t in tensors)

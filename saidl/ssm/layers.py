@@ -1,0 +1,261 @@
+"""S4D and S4: d_model independent state-space systems, one a channel, run as a convolution or step by step.
+
+    S4D   x' = diag(A) x + B u,            y = 2 Re(C x) + D u    Gu et al. 2022; B = 1 unless trained, only C B counts
+    S4    x' = (Lambda - P P^H) x + B u,   y = 2 Re(C x) + D u    Gu, Goel and Re 2022; run in real coordinates
+
+Every parameter is real (pairs where the maths is complex), none depends on the length, and Re A = -exp(.) < 0 always.
+These are the bare systems; activation, mixing, norm, dropout and residual are `models.SequenceBlock`'s.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import kernels
+from .discretize import check_method, discretize_dense, discretize_diagonal
+from .hippo import INITS, normal_plus_low_rank
+
+CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
+
+
+class State(NamedTuple):
+    """What `step` carries: the state, and the matrices, discretised once when the sequence began."""
+
+    x: Tensor  # S4D (B, H, N/2) complex, in units of Bb, which C has taken in; S4 (B, H, N)
+    Ab: Tensor  # dt A where the method is "async": its exponential waits for the gap
+    Bb: Tensor | None
+    C: Tensor
+
+
+def _exactly(method):
+    """Run in full precision and outside torch.compile, which handles complex tensors badly; the rest still compiles."""
+
+    def exact(self, *args, **kwargs):
+        with torch.autocast(self.log_dt.device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    @functools.wraps(method)
+    def run(*args, **kwargs):
+        if not hasattr(run, "outside"):  # at the first call, not at import: it loads the compiler
+            run.outside = torch.compiler.disable(exact)
+        return run.outside(*args, **kwargs)
+
+    return run
+
+
+class _SSM(nn.Module):
+    """What S4D and S4 share: parameters A, C, D, dt, convolution mode, and the checks."""
+
+    def __init__(self, d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv):
+        super().__init__()
+        check_method(method, alpha)
+        if d_model < 1:
+            raise ValueError(f"d_model must be at least 1, got {d_model}")
+        if not 0 < dt_min <= dt_max < math.inf:
+            raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+        if conv not in CONVS:
+            raise ValueError(f"conv must be one of {', '.join(CONVS)}, got {conv!r}")
+        if not (A.real < 0).all():
+            raise ValueError(f"Re A must be negative (a decaying system), got {A.real.max().item()}")
+        self.method, self.alpha, self.bidirectional, self.conv = method, alpha, bidirectional, conv
+        A = A.expand(d_model, -1)
+        pairs = (2, *A.shape, 2) if bidirectional else (*A.shape, 2)
+        self.log_dt = nn.Parameter(torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)))
+        self.log_A_real = nn.Parameter(torch.log(-A.real).float())
+        self.A_imag = nn.Parameter(A.imag.float().clone())
+        self.C = nn.Parameter(torch.randn(pairs) * math.sqrt(0.5))
+        self.D = nn.Parameter(torch.randn(d_model))
+
+    def forward(self, u: Tensor, rate: float = 1.0, gaps: Tensor | None = None) -> Tensor:
+        """u (B, L, H) -> (B, L, H), L >= 1.
+
+        `rate` is the input's sampling step relative to the one trained on: 0.5 for input sampled twice as finely.
+        `gaps` (L,), for method "async" alone: the time before each input in units of dt; it then runs step by step.
+        Raises: ValueError for another shape, a rate <= 0, gaps missing or out of place.
+        """
+        _check_rate(rate)
+        if u.ndim != 3 or u.shape[1] < 1 or u.shape[2] != len(self.D):
+            raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, got {tuple(u.shape)}")
+        if (gaps is None) == (self.method == "async"):
+            raise ValueError(f"gaps (L,) are needed by method 'async' and by no other, got {gaps} with {self.method!r}")
+        return self._convolve(u, rate) if gaps is None else self._recur(u, rate, gaps)
+
+    @_exactly
+    def kernel(self, length: int, rate: float = 1.0) -> Tensor:
+        """The kernel (H, length) without the D skip, (2, H, length) if bidirectional; "async" as if all gaps were 1."""
+        kernels.check_length(length)
+        _check_rate(rate)
+        A, B, C = self._system()
+        dt = self._dt(rate)
+        if self.bidirectional:
+            A, B, C, dt = torch.cat([A, A]), torch.cat([B, B]), C.flatten(0, 1), torch.cat([dt, dt])
+        K = self._make_kernel(
+            A, B, C, dt, length, self.method, self.alpha, torch.ones_like(dt[0]) if self.method == "async" else None
+        )
+        return K.unflatten(0, (2, -1)) if self.bidirectional else K
+
+    @_exactly
+    def _convolve(self, u: Tensor, rate: float) -> Tensor:
+        skip = F.pad(self.D.unsqueeze(-1), (0, u.shape[1] - 1))  # D is lag 0 of the kernel: no pass over u of its own
+        skip = torch.stack([skip, torch.zeros_like(skip)]) if self.bidirectional else skip
+        return CONVS[self.conv](u.transpose(1, 2), self.kernel(u.shape[1], rate) + skip).transpose(1, 2)
+
+    def _recur(self, u: Tensor, rate: float, gaps: Tensor) -> Tensor:
+        if tuple(gaps.shape) != (u.shape[1],) or not (gaps >= 0).all():
+            raise ValueError(
+                f"gaps must be ({u.shape[1]},) and at least 0, got {tuple(gaps.shape)}, least {gaps.min().item()}"
+            )
+        state, ys = self.initial_state(len(u), rate), []
+        for u_t, gap in zip(u.unbind(1), gaps.unbind(), strict=True):
+            y_t, state = self.step(u_t, state, gap)
+            ys.append(y_t)
+        return torch.stack(ys, 1)
+
+    def _dt(self, rate: float) -> Tensor:
+        return torch.exp(kernels.full(self.log_dt)) * rate  # (H,)
+
+    def _A(self) -> Tensor:
+        return torch.complex(-torch.exp(kernels.full(self.log_A_real)), kernels.full(self.A_imag))  # (H, N/2)
+
+    def extra_repr(self) -> str:
+        d_model, half = self.A_imag.shape
+        return f"{d_model}, {2 * half}, method={self.method!r}, bidirectional={self.bidirectional}"
+
+
+class S4D(_SSM):
+    """Diagonal state-space layer.
+
+    Arguments:
+        d_model: channels H >= 1; d_state: N, even
+        init: "legs", "lin", "inv", "real", or a complex tensor (N/2,) or (H, N/2) with Re < 0
+        method, alpha: as in `discretize`
+        train_B: train B (H, N/2) as well, from 1
+        bidirectional: a second C, for the future
+        dt_min, dt_max: the first steps are log-uniform between them
+        conv: "fft", or "direct": O(L^2), and causal to the last bit
+    Raises: ValueError for any of the above out of range.
+    """
+
+    slow_parameters = (
+        "log_dt",
+        "log_A_real",
+        "A_imag",
+        "B",
+    )  # lr <= 1e-3, no weight decay: see models.parameter_groups
+    _make_kernel = staticmethod(kernels.power_sum_kernel)
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        init: str | Tensor = "legs",
+        method: str = "zoh",
+        alpha: float = 0.5,
+        train_B: bool = False,
+        bidirectional: bool = False,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        conv: str = "fft",
+    ):
+        super().__init__(
+            d_model, _initial_A(init, d_model, d_state), method, alpha, bidirectional, dt_min, dt_max, conv
+        )
+        B = torch.stack([torch.ones_like(self.A_imag), torch.zeros_like(self.A_imag)], -1)
+        self.B = nn.Parameter(B) if train_B else None
+
+    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+        A = self._A()
+        B = torch.ones_like(A) if self.B is None else torch.view_as_complex(kernels.full(self.B))
+        return A, B, torch.view_as_complex(kernels.full(self.C))
+
+    @_exactly
+    def initial_state(self, batch: int, rate: float = 1.0) -> State:
+        """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
+        _check_step(self, rate)
+        A, B, C = self._system()
+        x = torch.zeros(batch, *A.shape, dtype=A.dtype, device=A.device)
+        wide, dt = kernels.wide_complex(A), self._dt(rate)
+        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), self.method, self.alpha)
+        C = torch.view_as_real((2 * C * Bb).to(A.dtype).conj_physical())  # a real product with (Re x, Im x) is Re(C x)
+        return State(x, dt.unsqueeze(-1) * A if self.method == "async" else Ab.to(A.dtype), None, C)
+
+    @_exactly
+    def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
+        """One input u_t (B, H) -> y_t (B, H) and the next state; only "async" looks at the gap since the last input."""
+        _check_step(self)
+        Ab = torch.exp(gap * state.Ab) if self.method == "async" else state.Ab
+        x = torch.addcmul(u_t.unsqueeze(-1).to(Ab.dtype), Ab, state.x)
+        y = torch.einsum("bhnr,hnr->bh", torch.view_as_real(x), state.C)
+        return torch.addcmul(y, self.D, u_t), state._replace(x=x)
+
+
+class S4(_SSM):
+    """Diagonal-plus-rank-one state-space layer, HiPPO-LegS at the start; arguments as for `S4D`."""
+
+    slow_parameters = ("log_dt", "log_A_real", "A_imag", "P", "B")
+    _make_kernel = staticmethod(kernels.krylov_kernel)
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        method: str = "bilinear",
+        alpha: float = 0.5,
+        bidirectional: bool = False,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        conv: str = "fft",
+    ):
+        Lambda, P, B, _ = normal_plus_low_rank(d_state)
+        super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
+        self.P, self.B = (nn.Parameter(torch.view_as_real(x).float().repeat(d_model, 1, 1)) for x in (P, B))
+
+    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+        P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
+        return *kernels.dplr_to_dense(self._A(), P, B), kernels.real_row(C)
+
+    @_exactly
+    def initial_state(self, batch: int, rate: float = 1.0) -> State:
+        """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
+        _check_step(self, rate)
+        A, B, C = self._system()
+        dt = self._dt(rate)
+        Ab, Bb = discretize_dense(A, B, dt, self.method, self.alpha)
+        x = torch.zeros(batch, *B.shape, dtype=B.dtype, device=B.device)
+        return State(x, dt[:, None, None] * A if self.method == "async" else Ab, Bb, C)
+
+    @_exactly
+    def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
+        """One input u_t (B, H) -> y_t (B, H) and the next state; only "async" looks at the gap since the last input."""
+        _check_step(self)
+        Ab = torch.matrix_exp(gap * state.Ab) if self.method == "async" else state.Ab
+        x = torch.einsum("hij,bhj->bhi", Ab, state.x) + u_t.unsqueeze(-1) * state.Bb
+        return torch.addcmul(torch.einsum("bhn,hn->bh", x, state.C), self.D, u_t), state._replace(x=x)
+
+
+def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
+    if isinstance(init, str):
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(INITS)} or a complex tensor, got {init!r}")
+        return INITS[init](d_state)
+    if tuple(init.shape) not in ((d_state // 2,), (d_model, d_state // 2)) or not init.is_complex():
+        shapes = f"({d_state // 2},) or ({d_model}, {d_state // 2})"
+        raise ValueError(f"init must be complex of shape {shapes}, got {init.dtype} {tuple(init.shape)}")
+    return init
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate must be positive and finite, got {rate}")
+
+
+def _check_step(layer: _SSM, rate: float = 1.0) -> None:
+    _check_rate(rate)
+    if layer.bidirectional:
+        raise ValueError("a bidirectional layer needs the future: it has no state and no step")
