@@ -1,30 +1,27 @@
-"""State-space layers: HiPPO matrices, discretisations, convolution kernels, S4D and S4, and all of it in NumPy."""
+"""State-space layers: HiPPO matrices, discretisations, convolution kernels, S4D and S4, and all of it in NumPy.
+
+Names load when first used, so that `saidl.ssm.numpy_s4` loads NumPy alone.
+"""
 
 import importlib
 
-from .discretize import METHODS, discretize
-from .hippo import INITS, hippo_legs, normal_plus_low_rank
-from .kernels import cauchy_kernel, dense_kernel, diagonal_kernel, direct_conv, fft_conv
-from .layers import S4, S4D
-
-__all__ = [
-    "INITS",
-    "METHODS",
-    "S4",
-    "S4D",
-    "cauchy_kernel",
-    "dense_kernel",
-    "diagonal_kernel",
-    "direct_conv",
-    "discretize",
-    "fft_conv",
-    "hippo_legs",
-    "normal_plus_low_rank",
-    "numpy_s4",
-]
+_HOME = {
+    "hippo": ("INITS", "hippo_legs", "normal_plus_low_rank"),
+    "discretization": ("METHODS", "discretize"),
+    "kernels": ("cauchy_kernel", "dense_kernel", "diagonal_kernel", "direct_conv", "fft_conv"),
+    "layers": ("S4", "S4D"),
+    "numpy_s4": (),
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in (*names, module)}
+__all__ = sorted(_WHERE)  # noqa: PLE0605
 
 
 def __getattr__(name):
-    if name == "numpy_s4":  # apart from torch, so loaded only when asked for
-        return importlib.import_module(".numpy_s4", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_WHERE[name]}", __name__)
+    return module if name == _WHERE[name] else getattr(module, name)
+
+
+def __dir__():
+    return __all__

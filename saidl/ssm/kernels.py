@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .discretize import check, discretize_dense, discretize_diagonal
+from .discretization import check, discretize_dense, discretize_diagonal
 
 CHUNK = 2**20  # real numbers transformed at once on a CPU: what stays in its second-level cache
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
-from .discretize import check_method, discretize_dense, discretize_diagonal
+from .discretization import check_method, discretize_dense, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
