@@ -1,7 +1,7 @@
 """Every plot, for notebooks and report alike: one style, one colour a name, one function a picture.
 
-A function takes a results table (`results.load`, `sweep.run`) or plain arrays and returns a matplotlib Figure, closed for
-pyplot: as a cell's last value it is shown once. What is missing or NaN is not drawn, and its legend entry says so.
+A function takes a results table (`results.load`, `sweep.run`) or plain arrays and returns a matplotlib Figure, closed
+for pyplot: as a cell's last value it is shown once. What is missing or NaN is not drawn, and its legend entry says so.
 Accuracies are drawn in per cent; with several seeds a point is their mean and its bar one standard deviation (n - 1).
 
     >>> label("nce+rce"), label("nce+nnce"), label("eps-ce+mae"), label("s4d")
@@ -9,6 +9,7 @@ Accuracies are drawn in per cent; with several seeds a point is their mean and i
 """
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def figure(draw):
 
 
 def save(fig, path) -> Path:
-    """Write a figure, its type by the suffix (vector PDF for the report); without a date, equal figures are equal files."""
+    """Write a figure, its type by the suffix; a PDF bears no date, so that equal figures are equal files."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with style():
@@ -121,3 +122,330 @@ def legend(fig, axes, place: str = "outside right upper", **options) -> None:
             entries.setdefault(text, handle)
     if entries:
         fig.legend(entries.values(), entries.keys(), loc=place, **options)
+
+
+# ----------------------------------------------------------------------------------------------- accuracy, from a table
+
+
+@figure
+def accuracy_by_rate(table, published=None):
+    """Last-epoch test accuracy against the noise rate: a panel a kind of noise, a line a loss; each starts clean.
+
+    Arguments: table, runs (one profile, one data set); published, rows of `published` to add as hollow markers.
+    """
+    kinds = unique(table.noise[table.rate > 0]) or ["symmetric"]
+    fig, axes = panels(1, len(kinds), height=3.1, sharey=True)
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        part = table[(table.noise == kind) | (table.rate == 0)]
+        rates = sorted(part.rate.unique())
+        for name in unique(table.loss):
+            measured = spread(part[part.loss == name], "rate").reindex(rates)
+            if measured["mean"].notna().any():
+                text = label(name) + missing_cells(table, name)
+                ax.errorbar(rates, measured["mean"], measured["std"], label=text, capsize=2, **look(name))
+            if published is not None:
+                theirs = published[(published.noise == kind) & (published.loss == name)].sort_values("rate")
+                ax.plot(theirs.rate, theirs.accuracy, **look(name) | {"linestyle": "none", "markerfacecolor": "none"})
+        ax.set(xlabel=f"{kind} noise rate", xticks=rates)
+    axes[0, 0].set_ylabel("test accuracy, %")
+    legend(fig, axes)
+    return fig
+
+
+@figure
+def over_epochs(table, fields: Sequence[str] = ("test_accuracy",)):
+    """What the history holds against the epoch, a line a loss: a panel a noise setting, or with several fields a row a
+    setting and a column a field ("test_accuracy", "train_accuracy", "valid_accuracy", "memorised", "resisted").
+    """
+    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    shape = (len(cells), len(fields)) if len(fields) > 1 else (1, len(cells))
+    fig, axes = panels(*shape, height=2.3 if shape[0] > 1 else 2.9, sharex=True, sharey=len(fields) == 1)
+    for ax, ((cell, part), field) in zip(axes.flat, ((c, f) for c in cells for f in fields), strict=True):
+        for name in unique(table.loss):
+            epochs, values = history(part[part.loss == name], field)
+            ax.plot(epochs, values, label=label(name), markevery=max(len(epochs) // 6, 1), **look(name))
+        ax.set(title=cell_title(*cell), ylabel=FIELDS.get(field, field), xlabel="epoch")
+        ax.label_outer() if len(fields) == 1 else ax.tick_params(labelbottom=True)
+    legend(fig, axes)
+    return fig
+
+
+def memorisation(table):
+    """The share of flipped training labels the network reproduces (memorised) and of those where it says the true class
+    all the same (resisted), epoch by epoch, beside its test accuracy; a row a noise setting."""
+    return over_epochs(table, ("memorised", "resisted", "test_accuracy"))
+
+
+@figure
+def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequence[int] = ()):
+    """Last-epoch test accuracy by class: a marker a loss, a panel a noise setting; `flipped` classes are shaded."""
+    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    fig, axes = panels(len(cells), 1, height=2.5, sharex=True)
+    names = unique(table.loss)
+    for ax, (cell, part) in zip(axes[:, 0], cells, strict=True):
+        for i, name in enumerate(names):
+            rows = [record["history"]["class_accuracy"][-1] for record in done(part[part.loss == name]).record]
+            if rows:
+                values = 100 * np.mean(np.array(rows, float), axis=0)  # (K,)
+                x = np.arange(len(values)) + 0.6 * ((i + 0.5) / len(names) - 0.5)
+                ax.plot(x, values, label=label(name) + missing_cells(table, name), **look(name) | {"linestyle": "none"})
+                count = len(values)
+        for c in flipped:
+            ax.axvspan(c - 0.45, c + 0.45, color="#000000", alpha=0.07, linewidth=0)
+        texts = classes or [str(c) for c in range(count)]
+        ax.set(title=cell_title(*cell), ylabel="test accuracy, %", xticks=range(len(texts)), ylim=(None, 102))
+        ax.set_xticklabels(texts, rotation=0 if max(map(len, texts)) < 4 else 35)
+        ax.grid(axis="x", visible=False)
+    legend(fig, axes)
+    return fig
+
+
+@figure
+def bars(table, published=None):
+    """Last-epoch test accuracy of every loss as a bar with its number, a panel a noise setting, best on top.
+
+    Arguments: table, runs; published, rows of `published` to set beside ours as hollow markers.
+    """
+    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    fig, axes = panels(1, len(cells), height=0.8 + 0.24 * table.loss.nunique())
+    for ax, ((kind, rate), part) in zip(axes[0], cells, strict=True):
+        ours = spread(part, "loss").sort_values("mean").dropna(subset="mean")
+        places = np.arange(len(ours))
+        colours = [look(name)["color"] for name in ours.index]
+        ax.barh(places, ours["mean"], xerr=ours["std"].fillna(0), color=colours, alpha=0.75, height=0.7)
+        for place, value in zip(places, ours["mean"], strict=True):
+            ax.text(1, place, f"{value:.1f}", va="center", color="white", fontsize=8)
+        if published is not None:
+            theirs = published[(published.noise == kind) & (published.rate == rate)].set_index("loss").accuracy
+            theirs = theirs.reindex(ours.index)
+            ax.plot(theirs, places, "D", color="black", markerfacecolor="white", linestyle="none", label="published")
+        absent = [label(name) for name in unique(table.loss) if name not in ours.index]
+        title = cell_title(kind, rate) + (f"\nmissing: {', '.join(absent)}" if absent else "")
+        ax.set(title=title, xlabel="test accuracy, %", xlim=(0, 100), yticks=places)
+        ax.set_yticklabels([label(name) for name in ours.index])
+        ax.grid(axis="y", visible=False)
+    legend(fig, axes, "outside lower center")
+    return fig
+
+
+# -------------------------------------------------------------------------------------------------- matrices and images
+
+
+@figure
+def matrices(
+    named: Mapping[str, np.ndarray], classes=None, columns: int = 3, axes_labels=("label given", "true class")
+):
+    """Row-stochastic matrices (K, K) as heat maps on one scale, a panel a name; one or two show their numbers too."""
+    rows, columns = -(-len(named) // columns), min(columns, len(named))
+    fig, axes = panels(rows, columns, height=WIDTH / columns * 0.95, sharex=True, sharey=True)
+    for ax in axes.flat[len(named) :]:
+        ax.set_axis_off()
+    for ax, (name, matrix) in zip(axes.flat, named.items(), strict=False):
+        matrix = np.asarray(matrix, float)  # (K, K)
+        picture = ax.imshow(matrix, vmin=0, vmax=1)
+        if len(named) <= 2 and len(matrix) <= 10:
+            for i, j in zip(*np.nonzero(matrix >= 0.005), strict=True):
+                colour = "white" if matrix[i, j] > 0.5 else "black"
+                ax.text(j, i, f"{matrix[i, j]:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
+        ticks = range(len(matrix)) if len(matrix) <= 10 else []
+        ax.set(title=name, xticks=ticks, yticks=ticks)
+        ax.grid(False)
+        if classes and len(classes) == len(matrix) <= 10:
+            ax.set_xticklabels(classes, rotation=90, fontsize=7)
+            ax.set_yticklabels(classes, fontsize=7)
+    fig.supxlabel(axes_labels[0], fontsize=9)
+    fig.supylabel(axes_labels[1], fontsize=9)
+    fig.colorbar(picture, ax=axes, shrink=0.7, aspect=30, label="share of the row")
+    return fig
+
+
+def transition(noisy, classes=None):
+    """The nominal transition matrix of a `noise.Noisy` beside the one its draw realised."""
+    title = f"realised, {100 * noisy.rate:.1f} % of labels wrong"
+    return matrices({"nominal": noisy.nominal, title: noisy.realised}, classes, columns=2)
+
+
+def confusion(table, classes=None, columns: int = 3):
+    """The last epoch's confusion matrices on the test set, rows scaled to 1, a panel a run."""
+    titles = [
+        label(row.loss) + (f", seed {row.seed}" if table.seed.nunique() > 1 else "") for row in table.itertuples()
+    ]
+    counts = [np.array(record["confusion"], float) for record in table.record]
+    shares = [count / np.maximum(count.sum(1, keepdims=True), 1) for count in counts]
+    return matrices(dict(zip(titles, shares, strict=True)), classes, columns, ("predicted class", "true class"))
+
+
+@figure
+def image_grid(images, given, true=None, classes=None, columns: int = 10):
+    """Images with the label given to each; where it is wrong, a red frame and "true > given".
+
+    Arguments: images (N, C, H, W) uint8 or float in [0, 1]; given, true (N,) labels; classes, their names.
+    """
+    given, true = np.asarray(given), np.asarray(given if true is None else true)
+    names = [str(c) for c in range(max(given.max(), true.max()) + 1)] if classes is None else classes
+    rows, columns = -(-len(given) // columns), min(columns, len(given))
+    fig, axes = panels(rows, columns, height=WIDTH / columns * 1.3)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    for ax, image, g, t in zip(axes.flat, np.asarray(images), given, true, strict=False):
+        ax.imshow(image.transpose(1, 2, 0), cmap="gray")
+        wrong = g != t
+        long = max(len(names[g]), len(names[t])) > 3
+        text = f"{names[t]}{chr(10) if long else ' '}\u2192 {names[g]}" if wrong else names[g]
+        ax.set_title(text, fontsize=6 if long else 8, color="#B00000" if wrong else "black", pad=2)
+        ax.spines[:].set(visible=bool(wrong), color="#B00000", linewidth=2)
+    return fig
+
+
+# ---------------------------------------------------------------------------------------------------- losses themselves
+
+
+@figure
+def loss_curves(names: Sequence[str], num_classes: int = 10, dataset: str = "cifar10", **hyper):
+    """L, -dL/dp_y and -dL/dz_y against p_y, the other classes sharing the rest; gradients by autograd from the loss.
+
+    Arguments: names of losses, in a data set's published settings; hyper overrides them.
+    """
+    from saidl import losses
+
+    fig, axes = panels(1, 3, height=2.8)
+    for name in names:
+        loss = losses.make(name, num_classes, "none", **losses.settings(name, dataset)[0] | hyper)
+        p, value, slope, pull = loss_gradients(loss)
+        for ax, y in zip(axes[0], (value, slope, pull), strict=True):
+            ax.plot(p, np.where(y > 0, y, np.nan), label=label(name), markevery=33, **look(name))
+    titles = ("loss $L$", "$-\\partial L/\\partial p_y$", "$-\\partial L/\\partial z_y$")
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set(title=title, xlabel="$p_y$")
+    axes[0, 1].set_yscale("log")
+    legend(fig, axes, "outside lower center", ncols=min(len(names), 6))
+    return fig
+
+
+def loss_gradients(loss, points: int = 199):
+    """p_y in (0, 1), L, -dL/dp_y and -dL/dz_y (each (points,)) along logits z = log p with the rest shared evenly."""
+    import torch
+
+    count = loss.num_classes
+    p = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1].requires_grad_()
+    z = torch.cat([p[:, None], ((1 - p) / (count - 1))[:, None].expand(-1, count - 1)], 1).log()  # (points, K)
+    value = loss(z, torch.zeros(points, dtype=torch.int64))
+    slope, pull = torch.autograd.grad(value.sum(), (p, z))
+    return tuple(t.detach().numpy() for t in (p, value, -slope, -pull[:, 0]))
+
+
+@figure
+def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 400, seed: int = 0):
+    """sum_k L(z, k) of random logits from uncertain to sure, against the largest p: flat for a symmetric loss."""
+    import torch
+
+    from saidl import losses
+
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.logspace(-1, 1.3, samples, dtype=torch.float64)[:, None]
+    z = scale * torch.randn(samples, num_classes, generator=generator, dtype=torch.float64)  # (samples, K)
+    top, order = z.softmax(1).amax(1).sort()
+    every = torch.arange(num_classes).repeat(samples)
+    fig, axes = panels(1, 1, height=2.8)
+    for name in names:
+        loss = losses.make(name, num_classes, "none")
+        total = loss(z.repeat_interleave(num_classes, 0), every).view(samples, num_classes).sum(1)[order]
+        axes[0, 0].plot(top, total, **look(name) | {"linestyle": "none"}, alpha=0.6, label=label(name))
+    axes[0, 0].set(xlabel="largest probability", ylabel="$\\sum_k L(z, k)$", yscale="log")
+    legend(fig, axes)
+    return fig
+
+
+@figure
+def risk_bound(logits: Sequence, labels, names: Sequence[str], rates=(0.0, 0.2, 0.4, 0.6, 0.8), seed: int = 0):
+    """Risk under symmetric noise against the clean risk of the same classifiers, a panel a loss, a colour a rate.
+
+    Lines: the theorem, R_eta = eta C / (K - 1) + (1 - eta K / (K - 1)) R, for a loss whose label sum is the constant C;
+    for the others, C is replaced by the range of label sums met: a band. Points: measured on labels made wrong.
+
+    Arguments: logits, one array (N, K) a classifier; labels (N,), the true ones; names of losses.
+    """
+    fig, axes = panels(1, len(names), height=3.0)
+    shades = dict(zip(rates, ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"), strict=False))
+    for ax, name in zip(axes[0], names, strict=True):
+        clean, noisy, sums = risks(logits, labels, name, rates, seed)
+        span, count = np.linspace(0, clean.max() * 1.05, 50), np.shape(logits[0])[1]
+        for rate, measured, marker in zip(rates, noisy, "osD^v*", strict=False):
+            shift, slope = rate / (count - 1), 1 - rate * count / (count - 1)
+            low, high = (shift * c + slope * span for c in (sums.min(), sums.max()))
+            ax.plot(clean, measured, marker, color=shades[rate], linestyle="none", label=f"\u03b7 = {rate:g}")
+            ax.fill_between(span, low, high, color=shades[rate], alpha=0.12, linewidth=0)
+            if np.ptp(sums) < 1e-6 * sums.max():
+                ax.plot(span, low, color=shades[rate], linewidth=1)
+        ax.set(title=label(name), xlabel="clean risk $R$")
+    axes[0, 0].set_ylabel("risk under noise $R_\\eta$")
+    legend(fig, axes)
+    return fig
+
+
+def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0):
+    """What the theorem relates, for M classifiers: a loss's clean risk (M,), its risk under symmetric noise
+    (len(rates), M) and its mean label sum (M,)."""
+    import torch
+
+    from saidl import losses, noise
+
+    stack = [torch.as_tensor(z, dtype=torch.float64) for z in logits]
+    labels, count = torch.as_tensor(labels), stack[0].shape[1]
+    loss = losses.make(name, count)
+    given = [noise.corrupt(labels, "symmetric", rate, num_classes=count, seed=seed).labels for rate in rates]
+    sums = [sum(loss(z, torch.full_like(labels, k)).item() for k in range(count)) for z in stack]
+    noisy = [[loss(z, wrong).item() for z in stack] for wrong in given]
+    return np.array([loss(z, labels).item() for z in stack]), np.array(noisy), np.array(sums)
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+FIELDS = {
+    "test_accuracy": "test accuracy, %", "valid_accuracy": "accuracy on held-out labels, %",
+    "train_accuracy": "accuracy on the labels given, %", "memorised": "memorised, %", "resisted": "resisted, %",
+}  # fmt: skip
+
+
+def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
+    """The papers' robust-loss rows of published.csv (accuracy and std in per cent) from one source, as a DataFrame."""
+    import pandas as pd
+
+    rows = pd.read_csv(Path(__file__).with_name("published.csv"))
+    rows = rows[(rows.task == "noise") & (rows.dataset == dataset) & rows.source.str.startswith(source)]
+    return rows[(rows.split == "test") & rows.loss.notna()]
+
+
+def unique(column) -> list:
+    return list(dict.fromkeys(column))
+
+
+def done(table):
+    return table[(table.status == "done") & table.test_accuracy.notna()]
+
+
+def spread(table, by: str):
+    """Mean and standard deviation of the test accuracy in per cent over seeds, a row a value of `by`."""
+    return 100 * table.groupby(by, sort=False).test_accuracy.agg(["mean", "std"])
+
+
+def history(table, field: str):
+    """The epochs evaluated and a field's mean over runs at each, in per cent; empty without runs."""
+    rows = [np.array(record["history"][field], float) for record in done(table).record]
+    values = 100 * np.mean(rows, axis=0) if rows else np.zeros(0)
+    seen = ~np.isnan(values)
+    return np.arange(1, len(values) + 1)[seen], values[seen]
+
+
+def cell_title(kind: str, rate: float) -> str:
+    return "clean" if rate == 0 else kind if rate != rate else f"{kind} {rate:g}"
+
+
+def missing_cells(table, name: str) -> str:
+    """Which of a table's noise settings a loss has no result for, as a legend says it."""
+    cells = table[["noise", "rate"]].drop_duplicates()
+    have = done(table[table.loss == name])[["noise", "rate"]].drop_duplicates()
+    left = cells.merge(have, how="left", indicator=True).query("_merge == 'left_only'")
+    return f"\n  (no {', '.join(cell_title(*cell) for cell in left[['noise', 'rate']].values)})" if len(left) else ""
