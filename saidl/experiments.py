@@ -186,3 +186,63 @@ def noise_grid(profile: str | None = None, losses=PAPER_LOSSES, seed=0) -> list[
         for kind, rates in (("symmetric", (0.0, 0.2, 0.4, 0.6, 0.8)), ("asymmetric", (0.1, 0.2, 0.3, 0.4)))
         for run in grid(profile, loss=losses, noise=kind, rate=rates, seed=seed)
     }.values())  # fmt: skip
+
+
+CORE = ("ce", "nce+rce", "nfl+mae", "nfl+rce", "nce+mae", "fl", "gce", "sce", "nce", "nfl", "mae")
+NEWER = ("nce+agce", "anl-ce", "eps-ce+mae", "jal-ce")
+SYMMETRIC, ASYMMETRIC = (0.0, 0.2, 0.4, 0.6, 0.8), (0.1, 0.2, 0.3, 0.4)
+
+
+def queue(profile: str | None = None) -> list[Run]:
+    """All that a profile has to run, what matters most first."""
+    profile = current_profile(profile)
+    if profile in ("smoke", "quick"):
+        return distinct(noise_grid(profile), *(grid(profile, task="digits-sequence", model=layer) for layer in ("s4d", "s4", "lstm", "transformer")))
+    if profile == "laptop":
+        first = ("ce", "nce+rce", "nce", "fl", "nce+mae", "nfl+rce")
+        hard = (("symmetric", 0.4), ("symmetric", 0.8), ("asymmetric", 0.4))
+        return distinct(
+            *(grid(profile, loss=first, noise=kind, rate=rate) for kind, rate in hard),
+            *sequence_queue(profile),
+            *(grid(profile, loss=NEWER, noise=kind, rate=rate) for kind, rate in hard),
+            grid(profile, loss=("ce", "nce+rce"), noise="human-worst"),
+            noise_grid(profile),
+        )
+    human = [kind for kind in KINDS if kind in HUMAN]
+    mnist = [grid(profile, task="mnist-noise", loss=("ce", "mae", "nce+rce", "nfl+mae"), noise=kind, rate=rates)
+             for kind, rates in (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))]  # fmt: skip
+    return distinct(
+        *(
+            grid(profile, loss=loss, noise=kind, rate=rates, seed=seed)
+            for seeds in ((0,), (1, 2))
+            for loss in CORE
+            for kind, rates in (("symmetric", SYMMETRIC), ("asymmetric-sequential", ASYMMETRIC))
+            for seed in seeds
+        ),
+        *sequence_queue(profile),
+        grid(profile, loss=NEWER, noise="symmetric", rate=SYMMETRIC, seed=(0, 1, 2)),
+        grid(profile, loss=NEWER, noise="asymmetric-sequential", rate=ASYMMETRIC, seed=(0, 1, 2)),
+        grid(profile, loss=(*CORE, *NEWER), noise="asymmetric", rate=ASYMMETRIC, seed=(0, 1, 2)),
+        grid(profile, loss=(*CORE, *NEWER), noise=human, seed=(0, 1, 2)),
+        *mnist,
+    )
+
+
+def sequence_queue(profile: str) -> list[list[Run]]:
+    """S4D under two discretisations, S4, LSTM and Transformer of equal size on the real sequence tasks."""
+    from saidl import models
+
+    out = []
+    for task in ("scifar", "lra-image", "smnist", "pmnist", "speech"):
+        _, _, _, options, settings = recipe(profile, task)
+        channels = 3 if task == "scifar" else 1
+        out.append(grid(profile, task=task, model="s4d", model_options=[{"method": "zoh"}, {"method": "bilinear"}]))
+        out.append(grid(profile, task=task, model="s4"))
+        for layer in ("lstm", "transformer"):
+            width = models.matched_width(layer, options, d_input=channels)
+            out.append(grid(profile, task=task, model=layer, model_options={"d_model": width}))
+    return out
+
+
+def distinct(*grids: list[Run]) -> list[Run]:
+    return list({run.id: run for runs in grids for run in runs}.values())

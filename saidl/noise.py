@@ -81,7 +81,7 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     rate, eye = checked_rate(rate), np.eye(num_classes)
     if kind in ("symmetric", "instance-dependent"):
         off = (truncated_normal_mean(rate) if kind == "instance-dependent" else rate) / (num_classes - 1)
-        return eye * (1 - num_classes * off) + off
+        return np.where(eye, 1 - (num_classes - 1) * off, off)
     if kind == "symmetric-inclusive":
         return eye * (1 - rate) + rate / num_classes
     if kind == "pair-flip":

@@ -1,0 +1,52 @@
+# Every target works from a fresh clone; `setup` makes .venv from the pinned lock, the rest depend on it.
+PYTHON ?= python3
+BIN := .venv/bin
+PY := $(BIN)/python
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup run test lint bench bench-compare report sweep lock clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready  ## make .venv with the pinned packages
+
+.venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "saidl needs Python 3.10 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
+	@touch $@
+
+run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make the report
+	$(PY) -m tests.notebooks --inplace $(NOTEBOOKS)
+	$(PY) -m saidl.cli report
+
+test: setup lint  ## ruff, the test suite, and every notebook at the smoke profile
+	$(PY) -m pytest
+	SAIDL_PROFILE=smoke $(PY) -m tests.notebooks $(NOTEBOOKS)
+
+lint: setup  ## ruff, as CI runs it
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup  ## speed, as ratios against named baselines in one run (QUICK=1: shorter)
+	$(PY) -m tests.benchmarks $(if $(QUICK),--quick)
+
+bench-compare: setup  ## two saved benches side by side: make bench-compare A=old.json B=new.json
+	$(PY) -m tests.benchmarks --compare $(A) $(B)
+
+sweep: setup  ## run or continue a profile's whole queue: make sweep PROFILE=laptop
+	$(PY) -m saidl.cli sweep $(if $(PROFILE),--profile $(PROFILE))
+
+report: setup  ## figures, tables and the PDF from the recorded results
+	$(PY) -m saidl.cli report
+
+lock:  ## pin the newest allowed packages again (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --all-extras --group dev \
+	  --no-emit-index-url --no-annotate --no-header --upgrade --output-file requirements.lock
+
+clean:  ## remove what was made, not your runs
+	rm -rf .venv report/generated .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,137 @@
+"""The command line: `saidl data | run | sweep | report`. Imports wait until a command needs them, so that `--help` is quick."""
+
+import argparse
+import sys
+
+PROFILES = ("smoke", "quick", "laptop", "paper")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status. Expected errors (bad input, no file, no network) are one line, not a traceback."""
+    args = parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"saidl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("saidl: stopped; what is finished is recorded, the same command goes on", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="saidl", description=__doc__.splitlines()[0])
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="load a data set (downloading it if need be) and describe it")
+    data.add_argument("name", help="digits, mnist, fashion-mnist, cifar10, cifar100, spoken-digits, or an image folder")
+    data.add_argument("--root", help="where the official files are or go (default: SAIDL_DATA, ./data, ../data, ~/.cache/saidl)")
+    data.set_defaults(command=show_data)
+
+    one = commands.add_parser("run", help="train one configuration and print its result")
+    choices(one, several=False)
+    one.set_defaults(command=run)
+
+    sweep = commands.add_parser("sweep", help="run or continue a grid; without a choice, the profile's whole queue")
+    choices(sweep, several=True)
+    sweep.add_argument("--jobs", type=int, default=-1, help="runs at once (default: one a core)")
+    sweep.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of the time")
+    sweep.add_argument("--backend", help="a joblib backend: dask or ray (default: processes on this machine)")
+    sweep.add_argument("--address", help="the cluster's scheduler, tcp://host:port")
+    sweep.set_defaults(command=run_sweep)
+
+    report = commands.add_parser("report", help="make figures, tables and the PDF from the recorded results")
+    report.add_argument("--no-latex", action="store_true", help="stop after figures and tables")
+    report.add_argument("--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)")
+    report.set_defaults(command=make_report)
+    return top
+
+
+def choices(command: argparse.ArgumentParser, several: bool) -> None:
+    many = {"nargs": "+"} if several else {}
+    command.add_argument("--profile", choices=PROFILES, help="size of the experiment (default: SAIDL_PROFILE, else quick)")
+    command.add_argument("--task", help="noise (default), mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech")
+    command.add_argument("--loss", **many, help="ce, nce+rce, ...")
+    command.add_argument("--noise", **many, help="symmetric, asymmetric, human-worst, ...")
+    command.add_argument("--rate", type=float, **many, help="in [0, 1]")
+    command.add_argument("--model", **many, help="the recipe's unless named: s4d, s4, lstm, gru, transformer, ...")
+    command.add_argument("--seed", type=int, **many)
+    command.add_argument("--epochs", type=int, help="instead of the recipe's")
+    command.add_argument("--store", help="folder of results (default: runs/<profile>)")
+
+
+def chosen(args) -> list:
+    from saidl import experiments
+
+    names = ("task", "loss", "noise", "rate", "model", "seed", "epochs")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return experiments.grid(args.profile, **given) if given else experiments.queue(args.profile)
+
+
+def show_data(args) -> int:
+    from saidl import data
+
+    for name, part in data.load(args.name, root=args.root)._asdict().items():
+        shape = "x".join(map(str, part.images.shape[1:]))
+        print(f"{name:5}  {len(part):6} samples  {shape}  {len(part.classes)} classes  sha256 {part.fingerprint[:16]}")
+    return 0
+
+
+def run(args) -> int:
+    from saidl import experiments, results, sweep
+
+    args.loss = args.loss or "ce"
+    (wanted,) = chosen(args)
+    table = sweep.run([wanted], args.store or results.own(experiments.current_profile(args.profile)))
+    print(described(table.iloc[0]))
+    return 0
+
+
+def run_sweep(args) -> int:
+    from saidl import experiments, results, sweep
+
+    runs, store = chosen(args), args.store or results.own(experiments.current_profile(args.profile))
+    if args.dry_run:
+        print(estimate(runs, results.load(store, results.recorded(runs[0].profile), quarantine=False), args.jobs))
+        return 0
+    for _, row in sweep.run(runs, store, n_jobs=args.jobs, backend=args.backend, address=args.address).iterrows():
+        print(described(row))
+    return 0
+
+
+def described(row) -> str:
+    noise = row.noise if row.rate != row.rate else f"{row.noise} {row.rate:g}"
+    return f"{row.id}  {row.task:15} {row.model:11} {row.loss:12} {noise:27} seed {row.seed}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
+
+
+def estimate(runs, known, jobs: int) -> str:
+    """One line a run and the hours that are left, from the seconds recorded for the same profile, task and model."""
+    import os
+
+    from saidl import sweep
+
+    typical = known[known.status == "done"].groupby(["profile", "task", "model"]).seconds.median()
+    done = set(known[known.status == "done"].id)
+    lines, total, unknown = [], 0.0, 0
+    for run in runs:
+        seconds = typical.get((run.profile, run.task, run.model))
+        state = "done" if run.id in done else "about ? s" if seconds is None else f"about {seconds:.0f} s"
+        total += 0 if run.id in done else seconds or 0
+        unknown += run.id not in done and seconds is None
+        rate = "" if run.rate is None else f"{run.rate:g}"
+        lines.append(f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}")
+    workers = jobs if jobs > 0 else sweep.cores() if jobs == -1 else os.cpu_count() or 1
+    rest = f"; {unknown} of a kind not timed yet, so not in that" if unknown else ""
+    return "\n".join([*lines, f"{len(runs)} runs, {len(runs) - sum(r.id in done for r in runs)} to do: "
+                              f"about {total / workers / 3600:.1f} hours with {workers} at once{rest}"])  # fmt: skip
+
+
+def make_report(args) -> int:
+    from saidl import report
+
+    report.build(stores=args.store, latex=not args.no_latex)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

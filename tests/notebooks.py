@@ -1,0 +1,66 @@
+"""Execute notebooks: `python -m tests.notebooks [--inplace] NOTEBOOK ...`.
+
+Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the file, less
+what changes without meaning (execution times, progress bars, widget state).
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+
+def execute(path: Path, inplace: bool) -> str | None:
+    """Run one notebook; returns the error's text, or None."""
+    notebook = nbformat.read(path, as_version=4)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences debugpy's warning about frozen modules
+    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        return str(error)
+    if inplace:
+        clean(notebook)
+        nbformat.write(notebook, path)
+    return None
+
+
+def clean(notebook) -> None:
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_widget(o)]
+
+
+def is_widget(output) -> bool:
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inplace", action="store_true")
+    parser.add_argument("notebooks", nargs="*", type=Path)
+    args = parser.parse_args()
+    failures, began = 0, time.perf_counter()
+    for path in args.notebooks:
+        start = time.perf_counter()
+        error = execute(path.resolve(), args.inplace)
+        failures += error is not None
+        print(f"{path.name:36} {time.perf_counter() - start:6.1f} s  {'FAILED' if error else 'ok'}", flush=True)
+        if error:
+            print(error)
+    print(f"{len(args.notebooks) - failures} passed, {failures} failed in {time.perf_counter() - began:.0f} s")
+    return failures > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Data: the right pixels in the right order, and clear errors."""
+
+import hashlib
+import pickle
+import wave
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saidl import data
+
+
+def test_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    split, bunch = data.load("digits"), load_digits()
+    for part in split:
+        np.testing.assert_allclose(part.images[:, 0].float() / 255 * 16, bunch.images[part.index], atol=0.04)
+        np.testing.assert_array_equal(part.labels, bunch.target[part.index])
+    assert not set(split.train.index.tolist()) & set(split.test.index.tolist())
+    assert split.train.fingerprint == data.load("digits").train.fingerprint != split.test.fingerprint
+
+
+def test_subset_is_balanced_ordered_and_seeded():
+    small = data.load("digits", train_size=205, seed=1).train
+    counts = np.bincount(small.labels, minlength=10)
+    assert len(small) == 205
+    assert counts.max() - counts.min() <= 1
+    assert (small.index.diff() != 0).all()
+    assert torch.equal(small.index, data.load("digits", train_size=205, seed=1).train.index)
+    assert not torch.equal(small.index, data.load("digits", train_size=205, seed=2).train.index)
+    assert len(data.load("digits", train_size=1297).train) == 1297
+
+
+def test_as_sequence_reads_row_by_row():
+    x = torch.arange(2 * 3 * 2 * 2, dtype=torch.uint8).view(2, 3, 2, 2)
+    colour = data.as_sequence(x, grayscale=False)
+    assert colour.shape == (2, 4, 3)
+    torch.testing.assert_close(colour[0, 1] * 255, torch.tensor([1.0, 5.0, 9.0]))
+    grey = data.as_sequence(x)
+    assert grey.shape == (2, 4, 1)
+    torch.testing.assert_close(grey[..., 0], colour @ torch.tensor([0.299, 0.587, 0.114]))
+    assert data.as_sequence(torch.full((1, 1, 1, 5), -32768, dtype=torch.int16)).min() == -1
+
+
+def test_grey_is_pillows():
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    ours = data.as_sequence(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0, :, 0] * 255
+    np.testing.assert_allclose(ours.view(4, 4), np.asarray(Image.fromarray(rgb).convert("L")), atol=1)
+
+
+def test_crop_flip_is_pad_slice_and_mirror():
+    images = torch.randint(256, (6, 3, 8, 8), dtype=torch.uint8)
+    canvas, index = data.padded(images), torch.tensor([5, 0, 3, 3])
+    crops = data.crop_flip(canvas, index, torch.Generator().manual_seed(0))
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    whole = torch.nn.functional.pad(images, (4,) * 4)
+    places = []
+    for crop, i in zip(crops, index, strict=True):
+        windows = {(t, l, f): whole[i, :, t : t + 8, l : l + 8].flip(-1) if f else whole[i, :, t : t + 8, l : l + 8]
+                   for t in range(9) for l in range(9) for f in (False, True)}  # fmt: skip
+        places.append([place for place, window in windows.items() if torch.equal(window, crop)])
+    assert all(places)
+    assert places[2] != places[3]  # the same image twice, cut differently
+
+
+def test_crop_flip_reaches_every_place_equally():
+    from scipy import stats
+
+    ramp = torch.arange(1, 9, dtype=torch.uint8).expand(1, 1, 8, 8).contiguous()
+    crops = data.crop_flip(data.padded(ramp), torch.zeros(4000, dtype=torch.int64), torch.Generator().manual_seed(0))
+    kinds = torch.unique(crops.amax(2)[:, 0], dim=0, return_counts=True)[1]
+    assert len(kinds) == 18  # nine shifts, each mirrored or not
+    assert stats.chisquare(kinds).pvalue > 1e-4
+
+
+def test_batches_visit_everything_once_and_never_one_alone():
+    parts = list(data.batches(129, 64, torch.Generator().manual_seed(0)))
+    assert [len(p) for p in parts] == [64, 65]
+    assert sorted(torch.cat(parts).tolist()) == list(range(129))
+
+
+@pytest.mark.parametrize("name", ["delayed-recall", "adding"])
+def test_synthetic_tasks_hold_their_answer_where_they_say(name):
+    split = data.synthetic(name, length=64, train=200, test=100)
+    x, y = split.train.images[:, :, 0], split.train.labels
+    if name == "delayed-recall":
+        torch.testing.assert_close(x[:, :, 0].argmax(1), y)
+        later = x[:, :, 1:].flatten(1)
+    else:
+        torch.testing.assert_close(((x[:, 0] * x[:, 1]).sum(1) > 1).long(), y)
+        assert (x[:, 1, :32].sum(1) == 1).all()
+        later = x[:, :, 32:].flatten(1)  # without the first half, and so without the first number
+    centroid = torch.stack([later[y == c].mean(0) for c in range(len(split.train.classes))])
+    held = split.test.images[:, :, 0, 1:].flatten(1) if name == "delayed-recall" else split.test.images[:, :, 0, 32:].flatten(1)
+    hits = (torch.cdist(held, centroid).argmin(1) == split.test.labels).float().mean()
+    assert hits < (0.35 if name == "delayed-recall" else 0.75)
+
+
+# ------------------------------------------------------------------------------------------------------- official files
+
+
+def fake_cifar(root, monkeypatch, damage=None):
+    """A CIFAR-10 folder of 50 images whose checksums torchvision is told to expect."""
+    import torchvision
+
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng, listed = np.random.default_rng(0), {}
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"]:
+        entry = {"data": rng.integers(0, 256, (10, 3072), dtype=np.uint8), "labels": list(range(10))}
+        content = pickle.dumps({"label_names": list("abcdefghij")} if name == "batches.meta" else entry)
+        listed[name] = hashlib.md5(content).hexdigest()
+        (folder / name).write_bytes(content[: len(content) // 2] if name == damage else content)
+    maker = torchvision.datasets.CIFAR10
+    monkeypatch.setattr(maker, "train_list", [[f"data_batch_{i}", listed[f"data_batch_{i}"]] for i in range(1, 6)])
+    monkeypatch.setattr(maker, "test_list", [["test_batch", listed["test_batch"]]])
+    monkeypatch.setattr(maker, "meta", {"filename": "batches.meta", "key": "label_names", "md5": listed["batches.meta"]})
+
+
+def test_local_official_files_are_used_without_network(tmp_path, monkeypatch):
+    fake_cifar(tmp_path, monkeypatch)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: pytest.fail("no download expected"))
+    monkeypatch.setenv("SAIDL_DATA", str(tmp_path))
+    split = data.load("cifar10")
+    assert split.train.images.shape == (50, 3, 32, 32)
+    raw = pickle.loads((tmp_path / "cifar-10-batches-py/test_batch").read_bytes())
+    np.testing.assert_array_equal(split.test.images.flatten(1), raw["data"])
+
+
+def test_truncated_official_file_is_named(tmp_path, monkeypatch):
+    fake_cifar(tmp_path, monkeypatch, damage="data_batch_3")
+    with pytest.raises(ValueError, match="cifar10: the files .* incomplete or damaged"):
+        data.load("cifar10", root=tmp_path)
+
+
+def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
+    def download(self):
+        (self.root / "half").mkdir() if hasattr(self.root, "mkdir") else open(f"{self.root}/half", "w").close()  # noqa: SIM115
+        raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)
+    with pytest.raises(ConnectionError, match="could not download cifar10"):
+        data.load("cifar10", root=tmp_path / "fresh")
+    assert list((tmp_path / "fresh").iterdir()) == []
+
+
+def test_spoken_digits_are_cut_padded_and_split(tmp_path):
+    folder = tmp_path / "spoken-digits/recordings"
+    folder.mkdir(parents=True)
+    tone = np.arange(100, 10100, dtype="<i2")
+    for digit in range(10):
+        for number, length in ((0, 50), (7, 10000)):
+            with wave.open(str(folder / f"{digit}_ann_{number}.wav"), "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes(tone[:length].tobytes())
+    split = data.load("spoken-digits", root=tmp_path)
+    np.testing.assert_array_equal(split.train.images[0, 0, 0], tone[:8192])
+    np.testing.assert_array_equal(split.test.images[0, 0, 0], np.pad(tone[:50], (0, 8142)))
+    assert (len(split.train), len(split.test)) == (10, 10)
+
+
+# ----------------------------------------------------------------------------------------------------------- own folders
+
+
+def image_folder(root, classes=("ant", "bee"), size=(4, 5), count=3):
+    for part in ("train", "test"):
+        for c, name in enumerate(classes):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", size, (c, i, 7)).save(root / part / name / f"{i}.png")
+    return root
+
+
+def test_folder_is_read_in_the_order_of_names(tmp_path):
+    split = data.load(str(image_folder(tmp_path)))
+    assert split.train.classes == ("ant", "bee")
+    assert split.train.images.shape == (6, 3, 5, 4)
+    assert split.train.images[:, :, 0, 0].tolist() == [[c, i, 7] for c in range(2) for i in range(3)]
+    assert split.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (lambda f: Image.new("RGB", (9, 9)).save(f / "train/bee/9.png"), ValueError, "9.png has size"),
+        (lambda f: (f / "test/ant/0.png").write_bytes(b"not an image"), ValueError, "cannot read .*0.png"),
+        (lambda f: [p.unlink() for p in (f / "train/bee").iterdir()], ValueError, "bee is empty"),
+        (lambda f: (f / "train/cat").mkdir(), ValueError, "cat is empty|same classes"),
+        (lambda f: (f / "test").rename(f / "elsewhere"), FileNotFoundError, "test is missing"),
+    ],
+)
+def test_bad_folders_are_named(tmp_path, spoil, error, message):
+    folder = image_folder(tmp_path)
+    spoil(folder)
+    with pytest.raises(error, match=message):
+        data.load(str(folder))
+
+
+def test_single_class_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least two class folders"):
+        data.load(str(image_folder(tmp_path, classes=("ant",))))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: data.load("nonsense"), ValueError, "name must be one of"),
+        (lambda: data.load("./no/such/folder"), FileNotFoundError, "no folder"),
+        (lambda: data.load("digits", train_size=0), ValueError, "train_size"),
+        (lambda: data.load("digits", train_size=9999), ValueError, "train_size"),
+        (lambda: data.load("digits").train.with_labels([0, 1]), ValueError, "labels must be int64"),
+        (lambda: data.as_sequence(torch.zeros(3, 4)), ValueError, "images must have shape"),
+        (lambda: data.synthetic("adding", length=2), ValueError, "length"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,192 @@
+"""What the papers claim of the losses, and what copies of them get wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saidl import losses
+
+K = 7
+LABEL_SUMS = {
+    "mae": K - 1, "rce": losses.LOG_ZERO * (K - 1), "nce": 1, "nfl": 1, "nmae": 1, "nrce": 1, "ngce": 1, "nnce": K - 1, "nnfl": K - 1,
+    "nce+mae": K, "nfl+rce": 1 + losses.LOG_ZERO * (K - 1), "nce+nnce": 5 * K, "nfl+nnfl": 5 * K,
+}  # fmt: skip
+
+
+def batch(n=64, k=K, scale=3.0, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, k, generator=generator, dtype=torch.float64) * scale
+    return logits.to(dtype), torch.randint(k, (n,), generator=generator)
+
+
+def one_hot_value(name, z, y):
+    """Each loss once more, from the one-hot label and the probabilities as the papers print it, in NumPy float64."""
+    z, y = z.numpy(), np.eye(z.shape[1])[y.numpy()]
+    p = np.exp(z - z.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    k, A = p.shape[1], math.log(1e4)
+    ce, fl = -np.log(p), -((1 - p) ** 0.5) * np.log(p)
+    at = lambda v: (v * y).sum(1)  # noqa: E731
+    room_ce = math.log(1e7) + np.log(np.maximum(p, 1e-7))
+    clamped = np.maximum(p, 1e-7)
+    room_fl = (1 - 1e-7) ** 0.5 * math.log(1e7) + (1 - clamped) ** 0.5 * np.log(clamped)
+    m = 1e5
+    eps = (p + m * (p == p.max(1, keepdims=True))) / (m + 1)
+    clipped = z * np.minimum(1, 2.5 / np.linalg.norm(z, axis=1, keepdims=True))
+    log_clipped = clipped - np.log(np.exp(clipped).sum(1, keepdims=True))
+    simple = {
+        "ce": at(ce), "fl": at(fl), "mae": np.abs(p - y).sum(1) / 2, "rce": -(p * np.where(y > 0, 0, math.log(1e-4))).sum(1),
+        "gce": (1 - at(p) ** 0.7) / 0.7, "nce": at(ce) / ce.sum(1), "nfl": at(fl) / fl.sum(1),
+        "nmae": np.abs(p - y).sum(1) / (2 * (k - 1)), "nrce": A * (1 - at(p)) / (A * (1 - p)).sum(1),
+        "ngce": (1 - at(p) ** 0.7) / (1 - p**0.7).sum(1), "agce": (1.6**0.6 - (0.6 + at(p)) ** 0.6) / 0.6,
+        "aul": ((5.5 - at(p)) ** 3 - 4.5**3) / 3, "ael": np.exp(-at(p) / 2.5), "nnce": 1 - at(room_ce) / room_ce.sum(1),
+        "nnfl": 1 - at(room_fl) / room_fl.sum(1), "amse": ((p - 30 * y) ** 2).mean(1), "eps-ce": -np.log(at(eps)),
+        "eps-fl": -((1 - at(eps)) ** 0.1) * np.log(at(eps)), "logitclip-ce": -at(log_clipped),
+    }  # fmt: skip
+    return simple[name]
+
+
+@pytest.mark.parametrize("name", list(losses.SINGLE))
+def test_value_is_the_one_hot_formula(name):
+    z, y = batch()
+    np.testing.assert_allclose(losses.make(name, K, "none")(z, y), one_hot_value(name, z, y), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in losses.names() if "+" in n])
+def test_pair_is_the_weighted_sum_of_its_parts(name):
+    (active, passive), (hyper, _), (z, y) = name.split("+"), losses.settings(name), batch()
+    parts = []
+    for part in (active, passive):
+        own = {k: v for k, v in hyper.items() if k in losses.accepted(part)}
+        parts.append(losses.make(part, K, "none", **own)(z, y))
+    expected = hyper["alpha"] * parts[0] + hyper["beta"] * parts[1]
+    torch.testing.assert_close(losses.make(name, K, "none")(z, y), expected)
+
+
+@pytest.mark.parametrize("name", LABEL_SUMS)
+def test_sum_over_labels_is_constant(name):
+    loss = losses.make(name, K, "none")
+    z, _ = batch(200, scale=10)
+    total = sum(loss(z, torch.full((200,), k)) for k in range(K))
+    torch.testing.assert_close(total, torch.full_like(total, LABEL_SUMS[name]))
+
+
+@pytest.mark.parametrize("name", ["ce", "fl", "gce", "sce", "agce", "amse", "eps-ce"])
+def test_sum_over_labels_is_not_constant_for_the_others(name):
+    loss, (z, _) = losses.make(name, K, "none"), batch(200, scale=10)
+    total = sum(loss(z, torch.full((200,), k)) for k in range(K))
+    assert total.std() > 1e-3
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_gradient_is_that_of_finite_differences(name):
+    z, y = batch(8)
+    # at a clamp or where the largest entry changes the derivative does not exist; random logits of this size stay clear of both
+    assert torch.autograd.gradcheck(losses.make(name, K, "sum"), (z.requires_grad_(), y), atol=1e-6)
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(losses.names()))
+@settings(max_examples=60, deadline=None)
+def test_a_sample_does_not_feel_its_batch(seed, name):
+    z, y = batch(6, seed=seed)
+    loss = losses.make(name, K, "none")
+    alone = torch.cat([loss(z[i : i + 1], y[i : i + 1]) for i in range(6)])
+    torch.testing.assert_close(loss(z, y), alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", losses.names())
+def test_extreme_logits_keep_value_and_gradient_finite(name, dtype):
+    z = torch.tensor([[1e4] + [-1e4] * 9, [-1e4] + [1e4] * 9, [1e4] * 10, [-1e4] * 10, [0.0] * 10, [1e4, -1e4] * 5], dtype=dtype)
+    z = z.repeat_interleave(2, 0).requires_grad_()
+    y = torch.tensor([0, 1] * 6)
+    value = losses.make(name, reduction="none")(z, y)
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert z.grad.isfinite().all()
+    assert value.dtype == torch.float32
+
+
+def test_autocast_computes_in_float32():
+    z, y = batch(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses.make("nce+rce", K)(z, y), losses.make("nce+rce", K)(z.clone(), y))
+        assert losses.make("nce", K)(z.bfloat16(), y).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("fl", 0.03, 0.2), ("nfl", 0.03, 0.3)])
+def test_detached_focal_factor_keeps_the_value_and_loses_part_of_the_gradient(name, low, high):
+    z, y = batch(2000, k=10, scale=1.0)
+    gradients = []
+    for detached in (False, True):
+        x = z.clone().requires_grad_()
+        loss = losses.make(name, detached=detached)(x, y)
+        gradients.append(torch.autograd.grad(loss, x)[0])
+    true, wrong = gradients
+    assert low < (wrong - true).norm() / true.norm() < high
+    torch.testing.assert_close(losses.make(name)(z, y), losses.make(name, detached=True)(z, y))
+
+
+def test_cross_entropy_is_torchs():
+    z, y = batch()
+    for reduction in ("mean", "sum", "none"):
+        torch.testing.assert_close(losses.make("ce", K, reduction)(z, y), F.cross_entropy(z, y, reduction=reduction))
+
+
+def test_limits():
+    z, y = batch()
+    torch.testing.assert_close(losses.make("fl", K, gamma=0.0)(z, y), losses.make("ce", K)(z, y))
+    torch.testing.assert_close(losses.make("gce", K, q=1.0)(z, y), losses.make("mae", K)(z, y))
+    torch.testing.assert_close(losses.make("gce", K, q=1e-9)(z, y), losses.make("ce", K)(z, y))
+    torch.testing.assert_close(losses.make("logitclip-ce", K, tau=1e9)(z, y), losses.make("ce", K)(z, y))
+    torch.testing.assert_close(losses.make("rce", K)(z, y), losses.LOG_ZERO * losses.make("mae", K)(z, y))
+    torch.testing.assert_close(losses.make("sce", K, alpha=1.0, beta=0.0)(z, y), losses.make("ce", K)(z, y))
+
+
+def test_symmetric_noise_moves_the_risk_as_the_theorem_says():
+    """R_eta = eta C/(K-1) + (1 - eta K/(K-1)) R, exactly, when every label is spread over its row of T."""
+    eta, (z, y) = 0.3, batch(100)
+    for name in ("mae", "nce", "nfl", "nce+rce"):
+        loss = losses.make(name, K, "none")
+        every = torch.stack([loss(z, torch.full((100,), k)) for k in range(K)], 1)  # (N, K)
+        clean = loss(z, y)
+        risk = (1 - eta) * clean + eta / (K - 1) * (every.sum(1) - clean)
+        torch.testing.assert_close(risk, eta * LABEL_SUMS.get(name, every[0].sum()) / (K - 1) + (1 - eta * K / (K - 1)) * clean)
+
+
+def test_settings_follow_the_data_set():
+    assert losses.settings("nce+mae", "mnist")[0] == {"alpha": 1.0, "beta": 10.0}
+    assert losses.settings("nce+rce", "cifar100")[0] == {"alpha": 10.0, "beta": 0.1}
+    assert losses.settings("eps-ce+mae", noise="asymmetric")[0] == {"alpha": 0.02, "beta": 5.0, "m": 1e3}
+    assert losses.make("anl-ce").alpha == 5.0
+    assert losses.make("nce+agce").passive.a == 6.0
+    assert losses.make("eps-fl").gamma == losses.make("eps-fl+mae").active.gamma == 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.make("nonsense"), "loss must be one of"),
+        (lambda: losses.make("nce+nonsense"), "loss must be one of"),
+        (lambda: losses.make("ce", q=1), "has no setting"),
+        (lambda: losses.make("gce", q=0.0), "q must lie in"),
+        (lambda: losses.make("aul", a=1.0), "a must be above 1"),
+        (lambda: losses.make("fl", gamma=float("nan")), "gamma must be"),
+        (lambda: losses.make("ce", num_classes=1), "num_classes"),
+        (lambda: losses.make("ce", reduction="max"), "reduction"),
+        (lambda: losses.make("ce")(torch.zeros(2, 9), torch.zeros(2, dtype=torch.long)), "logits must be"),
+        (lambda: losses.make("ce")(torch.zeros(2, 10), torch.zeros(2)), "target must be int64"),
+        (lambda: losses.make("ce")(torch.zeros(2, 10), torch.zeros(3, dtype=torch.long)), "target must be int64"),
+        (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, 10])), "found 10"),
+        (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, -100])), "found -100"),
+        (lambda: losses.make("logitclip-ce+mae"), "cannot be part of a pair"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
