@@ -13,7 +13,7 @@ _HOME = {
     "numpy_s4": (),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in (*names, module)}
-__all__ = sorted(_WHERE)  # noqa: PLE0605
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name):

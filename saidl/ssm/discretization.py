@@ -41,8 +41,8 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     """
     as_array = isinstance(A, np.ndarray)
     A, B = torch.as_tensor(A), torch.as_tensor(B)
-    dt = torch.as_tensor(dt, device=A.device).to(A.real.dtype)
-    gaps = None if gaps is None else torch.as_tensor(gaps, device=A.device).to(dt.dtype)
+    dt = torch.as_tensor(dt, dtype=A.real.dtype, device=A.device)
+    gaps = None if gaps is None else torch.as_tensor(gaps, dtype=dt.dtype, device=A.device)
     check(A, B, dt, method, alpha, gaps)
     if A.is_complex() and not B.is_complex():
         B = B.to(A.dtype)

@@ -24,7 +24,7 @@ def hippo_legs(n: int) -> tuple[Tensor, Tensor]:
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     B = torch.arange(n, dtype=torch.float64).mul(2).add(1).sqrt()
-    A = -torch.tril(torch.outer(B, B), diagonal=-1) - torch.diag(torch.arange(1, n + 1, dtype=torch.float64))
+    A = torch.tril(-torch.outer(B, B), diagonal=-1) - torch.diag(torch.arange(1, n + 1, dtype=torch.float64))
     return A, B
 
 

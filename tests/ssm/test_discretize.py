@@ -1,0 +1,155 @@
+"""Every discretisation against SciPy, against its dense or diagonal twin, and at the edges."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import cont2discrete
+
+from saidl import ssm
+
+SCIPY = {
+    "zoh": ("zoh", None),
+    "bilinear": ("bilinear", None),
+    "forward-euler": ("euler", None),
+    "backward-euler": ("backward_diff", None),
+    "gbt": ("gbt", 0.3),
+}
+
+
+def options(method):
+    return {"gbt": {"alpha": 0.3}, "async": {"gaps": 1.0}}.get(method, {})
+
+
+def diagonal_system(n=5, batch=(), seed=0):
+    g = torch.Generator().manual_seed(seed)
+    A = torch.randn(*batch, n, dtype=torch.complex128, generator=g)
+    return torch.complex(-A.real.abs() - 0.1, 3 * A.imag), torch.randn(*batch, n, dtype=torch.complex128, generator=g)
+
+
+@pytest.mark.parametrize("method", SCIPY)
+@pytest.mark.parametrize("dt", [1e-3, 0.1])
+def test_dense_is_scipys(method, dt):
+    A, B = ssm.hippo_legs(8)
+    name, alpha = SCIPY[method]
+    Ad, Bd, *_ = cont2discrete((A.numpy(), B.numpy()[:, None], np.ones((1, 8)), np.zeros((1, 1))), dt, name, alpha)
+    Ab, Bb = ssm.discretize(A, B, dt, method, **options(method))
+    np.testing.assert_allclose(Ab, Ad, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(Bb, Bd[:, 0], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ssm.METHODS)
+def test_diagonal_is_dense_on_the_diagonal(method):
+    A, B = diagonal_system()
+    Ab, Bb = ssm.discretize(A, B, 0.2, method, **options(method))
+    dense, Bd = ssm.discretize(torch.diag(A), B, 0.2, method, **options(method))
+    torch.testing.assert_close(torch.diag(Ab), dense, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(Bb, Bd, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ssm.METHODS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_batched_is_one_by_one(method, dense):
+    A, B = diagonal_system(batch=(2, 3))
+    A = torch.diag_embed(A) + 0.1 * torch.ones(5, 5) if dense else A
+    dt = torch.rand(2, 3, dtype=torch.float64) + 0.01
+    Ab, Bb = ssm.discretize(A, B, dt, method, **options(method))
+    for i in range(2):
+        for j in range(3):
+            one = ssm.discretize(A[i, j], B[i, j], dt[i, j], method, **options(method))
+            torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, rtol=1e-10, atol=1e-12)
+
+
+def test_zoh_of_an_integrator():
+    """A = 0: x_k = x_{k-1} + dt B u_k; and a double integrator, whose A is singular and not zero."""
+    zero, one = torch.zeros(1, dtype=torch.complex128), torch.ones(1, dtype=torch.complex128)
+    Ab, Bb = ssm.discretize(zero, one, 0.25)
+    assert (Ab.item(), Bb.item()) == (1, 0.25)
+    A, B = torch.tensor([[0.0, 1], [0, 0]], dtype=torch.float64), torch.tensor([0.0, 1], dtype=torch.float64)
+    Ab, Bb = ssm.discretize(A, B, 0.5)
+    torch.testing.assert_close(Ab, torch.tensor([[1, 0.5], [0, 1]], dtype=torch.float64))
+    torch.testing.assert_close(Bb, torch.tensor([0.125, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1e-3, 0.0099, 0.0101, 0.3])
+def test_zoh_keeps_its_digits_as_a_goes_to_zero(size):
+    """Bb / dt = (e^z - 1)/z = sum z^k / (k+1)!, where the naive form loses up to eleven of sixteen digits."""
+    z = size * np.exp(2j)
+    series = sum(z**k / float(np.prod(np.arange(1.0, k + 2))) for k in range(30))
+    _, Bb = ssm.discretize(torch.tensor([z]), torch.ones(1, dtype=torch.complex128), 1.0)
+    assert abs(Bb.item() - series) < 4e-16
+    single = ssm.discretize(torch.tensor([z], dtype=torch.complex64), torch.ones(1, dtype=torch.complex64), 1.0)[1]
+    assert abs(single.item() - series) < 4e-7
+
+
+@pytest.mark.parametrize("method", ["zoh", "bilinear", "backward-euler", "gbt", "dirac", "async"])
+@pytest.mark.parametrize("init", ssm.INITS)
+@pytest.mark.parametrize("dt", [1e-3, 0.1, 10.0])
+def test_stable_methods_stay_inside_the_unit_circle(method, init, dt):
+    A = ssm.INITS[init](64)
+    more = {"gbt": {"alpha": 0.75}}.get(method, options(method))
+    assert ssm.discretize(A, torch.ones_like(A), dt, method, **more)[0].abs().max() < 1
+
+
+def test_forward_euler_does_not():
+    A = ssm.INITS["lin"](64)
+    assert ssm.discretize(A, torch.ones_like(A), 0.1, "forward-euler")[0].abs().max() > 1
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_async_ages_the_state_by_the_gap_and_scales_the_input_by_dt(dense):
+    A, B = diagonal_system()
+    A = torch.diag(A) if dense else A
+    gaps = [0.0, 1.0, 2.5]
+    Ab, Bb = ssm.discretize(A, B, 0.2, "async", gaps=gaps)
+    for Ab_k, gap in zip(Ab, gaps, strict=True):
+        aged = torch.matrix_exp(0.2 * gap * A) if dense else torch.exp(0.2 * gap * A)
+        torch.testing.assert_close(Ab_k, aged)
+    torch.testing.assert_close(Bb, ssm.discretize(A, B, 0.2)[1])
+
+
+@pytest.mark.parametrize("method", ssm.METHODS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_gradients(method, dense):
+    A, B = diagonal_system(3)
+    A = torch.diag(A) + 0.1 if dense else A
+    dt = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    inputs = (A.requires_grad_(), B.requires_grad_(), dt)
+    torch.autograd.gradcheck(lambda *x: ssm.discretize(*x, method, **options(method)), inputs)
+
+
+def test_zoh_gradient_at_zero():
+    A = torch.zeros(2, dtype=torch.complex128, requires_grad=True)
+    torch.autograd.gradcheck(lambda A: ssm.discretize(A, torch.ones_like(A), 0.3), (A,))
+
+
+def test_arrays_in_arrays_out():
+    A, B = ssm.hippo_legs(4)
+    Ab, Bb = ssm.discretize(A.numpy(), B.numpy(), 0.1, "bilinear")
+    assert isinstance(Ab, np.ndarray)
+    expected = ssm.discretize(A, B, 0.1, "bilinear")
+    np.testing.assert_array_equal(Ab, expected[0])
+    np.testing.assert_array_equal(Bb, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dt": 0.0}, "dt must be positive"),
+        ({"dt": -0.1}, "dt must be positive"),
+        ({"dt": float("nan")}, "dt must be positive"),
+        ({"dt": float("inf")}, "dt must be positive"),
+        ({"method": "tustin"}, "method must be one of zoh.*'tustin'"),
+        ({"method": "gbt", "alpha": 1.5}, "alpha must lie in"),
+        ({"method": "gbt", "alpha": float("nan")}, "alpha must lie in"),
+        ({"method": "async"}, "'async' needs gaps"),
+        ({"method": "async", "gaps": -1.0}, "gaps must be at least 0"),
+        ({"gaps": 1.0}, "gaps belong to method 'async'"),
+        ({"B": torch.ones(4, 1)}, "A must be"),
+        ({"B": torch.ones(3)}, "A must be"),
+        ({"A": torch.ones(4, 3)}, "A must be"),
+        ({"A": torch.ones(4, dtype=torch.int64)}, "A must be floating point"),
+    ],
+)
+def test_bad_input(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ssm.discretize(**{"A": -torch.ones(4), "B": torch.ones(4), "dt": 0.1} | changes)

@@ -1,0 +1,298 @@
+"""S4D and S4: convolution, steps and a plain recurrence agree; length, rate, precision and the future."""
+
+import copy
+import io
+import math
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+
+from saidl import ssm
+from saidl.ssm import kernels
+
+LAYERS = [ssm.S4D, ssm.S4]
+EVEN = ssm.METHODS[:-1]  # those for evenly spaced input
+
+
+def make(cls, method="zoh", H=3, N=6, **options):
+    torch.manual_seed(0)
+    # forward Euler is stable only for small steps
+    small = {"dt_min": 1e-4, "dt_max": 1e-3} if method == "forward-euler" else {}
+    return cls(H, N, method=method, **small, **options).double()
+
+
+def stepped(layer, u, rate=1.0):
+    state, ys = layer.initial_state(len(u), rate), []
+    for u_t in u.unbind(1):
+        y_t, state = layer.step(u_t, state)
+        ys.append(y_t)
+    return torch.stack(ys, 1)
+
+
+def recurrence(layer, u, method, alpha=0.5):
+    """x_k = Ab x_{k-1} + Bb u_k, y_k = C x_k + D u_k, a channel and a step at a time, from the parameters alone."""
+    A = torch.complex(-torch.exp(layer.log_A_real), layer.A_imag)
+    pair = lambda p: torch.view_as_complex(p)  # noqa: E731
+    P = pair(layer.P) if isinstance(layer, ssm.S4) else torch.zeros_like(A)
+    B = torch.ones_like(A) if layer.B is None else pair(layer.B)
+    A, B = kernels.dplr_to_dense(A, P, B)
+    y = torch.empty_like(u)
+    for h in range(u.shape[-1]):
+        Ab, Bb = ssm.discretize(A[h], B[h], torch.exp(layer.log_dt[h]), method, alpha=alpha)
+        x = torch.zeros(len(u), len(Bb), dtype=u.dtype)
+        for t in range(u.shape[1]):
+            x = x @ Ab.T + u[:, t, h, None] * Bb
+            y[:, t, h] = x @ kernels.real_row(pair(layer.C))[h] + layer.D[h] * u[:, t, h]
+    return y
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("method", EVEN)
+@pytest.mark.parametrize("length", [1, 2, 37, 64])
+@torch.no_grad()
+def test_convolution_is_step_is_recurrence(cls, method, length):
+    layer = make(cls, method, alpha=0.7)
+    u = torch.randn(2, length, 3, dtype=torch.float64)
+    y = layer(u)
+    assert y.shape == u.shape
+    torch.testing.assert_close(stepped(layer, u), y, rtol=1e-9, atol=1e-10)
+    # torch.matrix_exp is good to 1e-13, and 64 steps add up
+    torch.testing.assert_close(recurrence(layer, u, method, 0.7), y, rtol=1e-8, atol=1e-9)
+    bare = ssm.direct_conv(u.mT, layer.kernel(length)).mT + layer.D * u
+    torch.testing.assert_close(bare, y, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_single_precision_agrees_too(cls):
+    layer = cls(16, 64)
+    u = torch.randn(2, 301, 16)
+    y, exact = layer(u), layer.double()(u.double())
+    layer.float()
+    # S4 powers a rounded Ab by squaring; S4D's powers are made in float64
+    assert (y - exact).abs().max() < (2e-6 if cls is ssm.S4D else 1e-5) * exact.abs().max()
+    assert (stepped(layer, u) - exact).abs().max() < 2e-5 * exact.abs().max()  # Ab^l from a rounded Ab, step after step
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("method", EVEN)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_gradients(cls, method, bidirectional):
+    layer = make(cls, method, H=2, N=4, bidirectional=bidirectional)
+    names = [n for n, _ in layer.named_parameters()]
+    u = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    call = lambda u, *p: torch.func.functional_call(layer, dict(zip(names, p, strict=True)), u)  # noqa: E731
+    torch.autograd.gradcheck(call, (u, *(p.detach().clone().requires_grad_() for p in layer.parameters())))
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_gradients_through_steps(cls):
+    layer = make(cls)
+    u = torch.randn(2, 9, 3, dtype=torch.float64)
+    grads = [
+        torch.autograd.grad(f(u).square().sum(), tuple(layer.parameters()))
+        for f in (layer, lambda u: stepped(layer, u))
+    ]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_steps_cannot_see_the_future(cls):
+    """State after t inputs is a function of them alone, to the last bit; and so is the direct convolution."""
+    layer, u = make(cls, conv="direct"), torch.randn(2, 30, 3, dtype=torch.float64)
+    later = torch.cat([u[:, :20], 1e9 * torch.randn(2, 10, 3, dtype=torch.float64)], 1)
+    assert torch.equal(stepped(layer, u)[:, :20], stepped(layer, later)[:, :20])
+    assert torch.equal(layer(u)[:, :20], layer(later)[:, :20])
+    assert not torch.equal(layer(u)[:, 20:], layer(later)[:, 20:])
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_fft_convolution_sees_the_future_only_as_rounding(cls):
+    layer, u = make(cls), torch.randn(2, 300, 3, dtype=torch.float64)
+    later = torch.cat([u[:, :200], u[:, 200:] + torch.randn(2, 100, 3, dtype=torch.float64)], 1)
+    y = layer(u)
+    assert (y - layer(later))[:, :200].abs().max() < 1e-14 * y.abs().max()
+    torch.testing.assert_close(layer(u[:, :200]), y[:, :200], rtol=0, atol=1e-13)  # a prefix is a prefix
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_bidirectional_is_two_causal_layers(cls):
+    both = make(cls, bidirectional=True)
+    u = torch.randn(2, 21, 3, dtype=torch.float64)
+    ahead, behind = (make(cls) for _ in range(2))
+    state = {k: v for k, v in both.state_dict().items() if k not in ("C", "D")}
+    behind.load_state_dict(state | {"C": both.C[0], "D": both.D})
+    ahead.load_state_dict(state | {"C": both.C[1], "D": torch.zeros_like(both.D)})
+    shifted = torch.cat([torch.zeros_like(u[:, :1]), u.flip(1)[:, :-1]], 1)  # the future starts one step on
+    torch.testing.assert_close(both(u), behind(u) + ahead(shifted).flip(1))
+    assert both.kernel(21).shape == (2, 3, 21)
+    with pytest.raises(ValueError, match="bidirectional"):
+        both.initial_state(2)
+    with pytest.raises(ValueError, match="bidirectional"):
+        both.step(u[:, 0], behind.initial_state(2))
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_rate_resamples(cls):
+    """Input held for two half steps gives, under zoh, every whole step's output again."""
+    layer = make(cls, "zoh")
+    u = torch.randn(2, 15, 3, dtype=torch.float64)
+    fine = layer(u.repeat_interleave(2, 1), rate=0.5)
+    torch.testing.assert_close(fine[:, 1::2], layer(u), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(stepped(layer, u.repeat_interleave(2, 1), 0.5), fine, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(
+        layer.kernel(15, 2.0), layer.kernel(30).unflatten(-1, (15, 2)).sum(-1), rtol=1e-9, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_async_with_even_gaps_is_zoh_and_a_pause_is_silence(cls):
+    events, even = make(cls, "async"), make(cls, "zoh")
+    u = torch.randn(2, 12, 3, dtype=torch.float64)
+    gaps = torch.ones(12, dtype=torch.float64)
+    torch.testing.assert_close(events(u, gaps=gaps), even(u), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(events.kernel(12), even.kernel(12))
+    # leaving out the silent inputs and counting the time instead changes nothing
+    u[:, 3:6] = 0
+    kept = [0, 1, 2, *range(6, 12)]
+    gaps = gaps[: len(kept)].clone()
+    gaps[3] = 4
+    torch.testing.assert_close(events(u[:, kept], gaps=gaps), even(u)[:, kept], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_state_dict_knows_no_length(cls):
+    layer = cls(4, 8)
+    before = {k: v.shape for k, v in layer.state_dict().items()}
+    for length in (1, 17, 64):
+        layer(torch.randn(1, length, 4)).sum().backward()
+    assert {k: v.shape for k, v in layer.state_dict().items()} == before
+    assert all(v.dtype == torch.float32 for v in layer.state_dict().values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_saved_copied_and_pickled(cls, tmp_path):
+    layer, other = cls(4, 8), cls(4, 8)
+    u = torch.randn(1, 9, 4)
+    save_model(layer, tmp_path / "layer.safetensors")
+    load_model(other, tmp_path / "layer.safetensors")
+    for twin in (other, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(u), layer(u))
+    buffer = io.BytesIO()
+    torch.save(layer.initial_state(2), buffer)  # a state can wait on disk
+    buffer.seek(0)
+    assert torch.equal(torch.load(buffer, weights_only=False).Ab, layer.initial_state(2).Ab)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_autocast_leaves_the_layer_exact(cls):
+    layer, u = cls(4, 8), torch.randn(2, 33, 4)
+    y, steps = layer(u), stepped(layer, u)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(u), y)
+        assert torch.equal(stepped(layer, u), steps)
+        half = layer(u.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), y, rtol=0.05, atol=0.05 * y.abs().max().item())
+    half.float().sum().backward()
+    assert layer.bfloat16()(u.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_initial_values(cls):
+    torch.manual_seed(0)
+    layer = cls(512, 64, dt_min=1e-3, dt_max=1e-1)
+    dt = layer.log_dt.exp()
+    assert dt.min() >= 1e-3
+    assert dt.max() <= 1e-1
+    middle = layer.log_dt.mean().item()  # of a uniform law: (log dt_min + log dt_max) / 2
+    assert middle == pytest.approx(math.log(1e-2), abs=4 * math.log(100) / math.sqrt(12 * 512))
+    torch.testing.assert_close(
+        torch.complex(-layer.log_A_real.exp(), layer.A_imag)[0], ssm.INITS["legs"](64).to(torch.complex64)
+    )
+    assert layer.C.square().sum(-1).mean().item() == pytest.approx(1, abs=0.05)
+    slow = {name for name, _ in layer.named_parameters()} & set(layer.slow_parameters)
+    assert slow == {"log_dt", "log_A_real", "A_imag"} | ({"P", "B"} if cls is ssm.S4 else set())
+
+
+def test_s4d_by_hand_and_with_trained_B():
+    A = torch.complex(-torch.rand(3, 2) - 0.1, torch.randn(3, 2))
+    layer = ssm.S4D(3, 4, init=A, train_B=True)
+    torch.testing.assert_close(layer._A().detach(), A)
+    assert layer.B.shape == (3, 2, 2)
+    bare = ssm.S4D(3, 4, init=A)
+    bare.load_state_dict({k: v for k, v in layer.state_dict().items() if k != "B"})
+    torch.testing.assert_close(layer.kernel(9), bare.kernel(9))
+    with torch.no_grad():
+        layer.B.mul_(2)
+    torch.testing.assert_close(layer.kernel(9), 2 * bare.kernel(9))
+
+
+def test_parameter_count_of_the_reference_example():
+    """Per layer of state-spaces/s4's example at H = 128, N = 64: D (H), C (H, N/2, 2), log_dt (H), A (H, N/2) twice."""
+    assert sum(p.numel() for p in ssm.S4D(128, 64).parameters()) == 128 + 128 * 64 + 128 + 2 * 128 * 32
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"d_model": 0}, "d_model"),
+        ({"d_state": 7}, "d_state must be even.*7"),
+        ({"d_state": 0}, "d_state must be even"),
+        ({"method": "tustin"}, "method must be one of"),
+        ({"alpha": 2.0}, "alpha"),
+        ({"dt_min": 0.0}, "dt_min"),
+        ({"dt_min": 0.2}, "dt_min and dt_max"),
+        ({"dt_max": math.inf}, "dt_max"),
+        ({"conv": "slow"}, "conv must be one of fft, direct"),
+    ],
+)
+def test_bad_options(cls, options, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**{"d_model": 4, "d_state": 8} | options)
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ("hippo", "init must be one of legs.*'hippo'"),
+        (torch.complex(torch.tensor([-1.0, 0.0]), torch.ones(2)), "Re A must be negative"),
+        (torch.complex(torch.tensor([-1.0, torch.nan]), torch.ones(2)), "Re A must be negative"),
+        (-torch.ones(3, dtype=torch.cfloat), "init must be complex"),
+        (-torch.ones(2), "init must be complex"),
+    ],
+)
+def test_bad_init(init, message):
+    with pytest.raises(ValueError, match=message):
+        ssm.S4D(4, 4, init=init)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_bad_calls(cls):
+    layer, u = cls(4, 8), torch.randn(2, 5, 4)
+    for bad in (u[:, :0], u[..., :3], u[0], u.mT):
+        with pytest.raises(ValueError, match=r"u must be \(B, L, 4\)"):
+            layer(bad)
+    for rate in (0.0, -1.0, math.nan, math.inf):
+        for call in (lambda r: layer(u, r), lambda r: layer.kernel(5, r), lambda r: layer.initial_state(2, r)):
+            with pytest.raises(ValueError, match="rate must be positive"):
+                call(rate)
+    with pytest.raises(ValueError, match="length"):
+        layer.kernel(0)
+    with pytest.raises(ValueError, match="'async' and by no other"):
+        layer(u, gaps=torch.ones(5))
+    events = cls(4, 8, method="async")
+    with pytest.raises(ValueError, match="gaps"):
+        events(u)
+    for gaps in (torch.ones(4), -torch.ones(5), torch.full((5,), math.nan)):
+        with pytest.raises(ValueError, match="gaps must be"):
+            events(u, gaps=gaps)
