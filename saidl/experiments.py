@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import product
 
 from saidl import losses
@@ -41,6 +41,7 @@ class Run:
     model_options: Options = ()
     loss_options: Options = ()
     settings: Settings = field(default_factory=Settings)
+    transition: tuple[tuple[float, ...], ...] | None = None  # a T of your own, of which noise and rate are the name
 
     @property
     def id(self) -> str:
@@ -49,9 +50,15 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Run":
-        """The inverse of `dataclasses.asdict`, from JSON."""
+        """The inverse of `to_dict`, from JSON."""
         options = {k: as_options(values[k]) for k in ("model_options", "loss_options")}
-        return cls(**values | options | {"settings": Settings(**values["settings"])})
+        rows = values.get("transition")
+        own = {"transition": None if rows is None else tuple(map(tuple, rows))}
+        return cls(**values | options | own | {"settings": Settings(**values["settings"])})
+
+    def to_dict(self) -> dict:
+        """`dataclasses.asdict`, without a transition matrix where there is none: records older than the field look alike."""
+        return {k: v for k, v in asdict(self).items() if k != "transition" or v is not None}
 
 
 def beyond_defaults(value) -> dict:

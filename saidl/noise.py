@@ -97,29 +97,31 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
 
 
 def corrupt(
-    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None, indices=None, root=None
-) -> Noisy:
+    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None, indices=None, root=None,
+    matrix=None,
+) -> Noisy:  # fmt: skip
     """Make some labels wrong.
 
     Arguments: labels (N,) integers in [0, K), NumPy, torch or a list; kind, rate, num_classes, dataset as in `transition_matrix`; seed;
         exact: flip exactly round(rate n_c) labels in every class c, else draw each label from its row of T; images (N, ...) for
         instance-dependent noise; for the human kinds with exact=True, the published labels themselves (exact=False draws from their T):
         indices (N,), the labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder
-        of CIFAR-10_human.pt (default: where `saidl.data` looks).
+        of CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
     Returns: Noisy. The input is left as it was.
-    Raises ValueError for labels that are not integers in [0, K) and all that `transition_matrix` raises; FileNotFoundError without the
-        human labels' file.
+    Raises ValueError for labels that are not integers in [0, K), a matrix that is not row-stochastic and all that `transition_matrix`
+        raises; FileNotFoundError without the human labels' file.
     """
     clean = checked_labels(labels, num_classes)
-    nominal = transition_matrix(kind, rate, num_classes, dataset)
+    own = matrix is not None
+    nominal = checked_matrix(matrix, num_classes) if own else transition_matrix(kind, rate, num_classes, dataset)
     rng = np.random.default_rng(seed)
-    if kind in HUMAN and exact:
+    if not own and kind in HUMAN and exact:
         noisy = human_for(clean, kind, indices, root)
-    elif kind == "instance-dependent":
+    elif not own and kind == "instance-dependent":
         noisy = instance_dependent(clean, checked_rate(rate), num_classes, images, exact, rng)
     elif not exact:
         noisy = draw_rows(nominal[clean], rng)
-    elif kind == "asymmetric-sequential":
+    elif not own and kind == "asymmetric-sequential":
         noisy = clean.copy()
         for source, target in moves(dataset, num_classes):
             noisy[choose(noisy == source, rate, rng)] = target
@@ -252,6 +254,15 @@ def checked_rate(rate) -> float:
     if rate is None or isinstance(rate, str | bool) or not 0 <= rate <= 1:
         raise ValueError(f"rate must be a number in [0, 1], not {rate!r}")
     return float(rate)
+
+
+def checked_matrix(matrix, num_classes: int) -> np.ndarray:
+    matrix = np.asarray(matrix, dtype=np.float64)
+    if matrix.shape != (num_classes, num_classes):
+        raise ValueError(f"matrix must have shape ({num_classes}, {num_classes}), not {matrix.shape}")
+    if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):
+        raise ValueError(f"matrix must be row-stochastic; its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}")
+    return matrix
 
 
 def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:

@@ -65,7 +65,8 @@ def make(run: Run, store: str) -> str:
         return run.id
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    base = {"schema": results.SCHEMA, "id": run.id, "run": asdict(run), "versions": versions(), "device": device_name()}
+    told = {"versions": versions(), "device": device_name()}
+    base = {"schema": results.SCHEMA, "id": run.id, "run": run.to_dict()} | told
     checkpoint = Path(store) / "checkpoints" / f"{run.id}.{os.getpid()}.pt"
     adopt(checkpoint, run)
     began = time.perf_counter()
@@ -93,7 +94,7 @@ def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     human = {"indices": train.index} if run.noise in noise.HUMAN else {}
     noisy = noise.corrupt(
         train.labels, run.noise, run.rate, num_classes=len(train.classes), seed=run.noise_seed, exact=run.exact, images=train.images,
-        dataset=run.dataset if run.noise.startswith("asymmetric") else None, **human,
+        dataset=run.dataset if run.noise.startswith("asymmetric") else None, matrix=run.transition, **human,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
