@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from saidl.noise import KINDS
+
 WIDTH = 6.3  # inches: the report's text width
 STYLE = {
     "figure.dpi": 90,
@@ -133,16 +135,16 @@ def accuracy_by_rate(table, published=None):
 
     Arguments: table, runs (one profile, one data set); published, rows of `published` to add as hollow markers.
     """
-    kinds = unique(table.noise[table.rate > 0]) or ["symmetric"]
+    kinds = sorted(set(table.noise[table.rate > 0]), key=KINDS.index) or ["symmetric"]
     fig, axes = panels(1, len(kinds), height=3.1, sharey=True)
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = table[(table.noise == kind) | (table.rate == 0)]
         rates = sorted(part.rate.unique())
-        for name in unique(table.loss):
+        for name in losses_of(table):
             measured = spread(part[part.loss == name], "rate").reindex(rates)
             if measured["mean"].notna().any():
-                text = label(name) + missing_cells(table, name)
-                ax.errorbar(rates, measured["mean"], measured["std"], label=text, capsize=2, **look(name))
+                bar = measured["std"] if measured["std"].notna().any() else None
+                ax.errorbar(rates, measured["mean"], bar, label=label(name) + missing(table, name), **look(name))
             if published is not None:
                 theirs = published[(published.noise == kind) & (published.loss == name)].sort_values("rate")
                 ax.plot(theirs.rate, theirs.accuracy, **look(name) | {"linestyle": "none", "markerfacecolor": "none"})
@@ -157,15 +159,18 @@ def over_epochs(table, fields: Sequence[str] = ("test_accuracy",)):
     """What the history holds against the epoch, a line a loss: a panel a noise setting, or with several fields a row a
     setting and a column a field ("test_accuracy", "train_accuracy", "valid_accuracy", "memorised", "resisted").
     """
-    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    cells = by_cell(table)
     shape = (len(cells), len(fields)) if len(fields) > 1 else (1, len(cells))
     fig, axes = panels(*shape, height=2.3 if shape[0] > 1 else 2.9, sharex=True, sharey=len(fields) == 1)
     for ax, ((cell, part), field) in zip(axes.flat, ((c, f) for c in cells for f in fields), strict=True):
-        for name in unique(table.loss):
+        for name in losses_of(table):
             epochs, values = history(part[part.loss == name], field)
-            ax.plot(epochs, values, label=label(name), markevery=max(len(epochs) // 6, 1), **look(name))
+            ax.plot(epochs, values, label=label(name), markevery=0.15, **look(name))
         ax.set(title=cell_title(*cell), ylabel=FIELDS.get(field, field), xlabel="epoch")
-        ax.label_outer() if len(fields) == 1 else ax.tick_params(labelbottom=True)
+        if len(fields) == 1:
+            ax.label_outer()
+        else:
+            ax.set_ylim(-3, 103)
     legend(fig, axes)
     return fig
 
@@ -179,16 +184,16 @@ def memorisation(table):
 @figure
 def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequence[int] = ()):
     """Last-epoch test accuracy by class: a marker a loss, a panel a noise setting; `flipped` classes are shaded."""
-    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    cells = by_cell(table)
     fig, axes = panels(len(cells), 1, height=2.5, sharex=True)
-    names = unique(table.loss)
+    names = losses_of(table)
     for ax, (cell, part) in zip(axes[:, 0], cells, strict=True):
         for i, name in enumerate(names):
             rows = [record["history"]["class_accuracy"][-1] for record in done(part[part.loss == name]).record]
             if rows:
                 values = 100 * np.mean(np.array(rows, float), axis=0)  # (K,)
                 x = np.arange(len(values)) + 0.6 * ((i + 0.5) / len(names) - 0.5)
-                ax.plot(x, values, label=label(name) + missing_cells(table, name), **look(name) | {"linestyle": "none"})
+                ax.plot(x, values, label=label(name) + missing(table, name), **look(name) | {"linestyle": "none"})
                 count = len(values)
         for c in flipped:
             ax.axvspan(c - 0.45, c + 0.45, color="#000000", alpha=0.07, linewidth=0)
@@ -206,20 +211,20 @@ def bars(table, published=None):
 
     Arguments: table, runs; published, rows of `published` to set beside ours as hollow markers.
     """
-    cells = list(table.groupby(["noise", "rate"], sort=False, dropna=False))
+    cells = by_cell(table)
     fig, axes = panels(1, len(cells), height=0.8 + 0.24 * table.loss.nunique())
     for ax, ((kind, rate), part) in zip(axes[0], cells, strict=True):
         ours = spread(part, "loss").sort_values("mean").dropna(subset="mean")
         places = np.arange(len(ours))
         colours = [look(name)["color"] for name in ours.index]
-        ax.barh(places, ours["mean"], xerr=ours["std"].fillna(0), color=colours, alpha=0.75, height=0.7)
+        ax.barh(places, ours["mean"], xerr=ours["std"].fillna(0), color=colours, alpha=0.45, height=0.7)
         for place, value in zip(places, ours["mean"], strict=True):
-            ax.text(1, place, f"{value:.1f}", va="center", color="white", fontsize=8)
+            ax.text(1, place, f"{value:.1f}", va="center", fontsize=8)
         if published is not None:
             theirs = published[(published.noise == kind) & (published.rate == rate)].set_index("loss").accuracy
             theirs = theirs.reindex(ours.index)
             ax.plot(theirs, places, "D", color="black", markerfacecolor="white", linestyle="none", label="published")
-        absent = [label(name) for name in unique(table.loss) if name not in ours.index]
+        absent = [label(name) for name in losses_of(table) if name not in ours.index]
         title = cell_title(kind, rate) + (f"\nmissing: {', '.join(absent)}" if absent else "")
         ax.set(title=title, xlabel="test accuracy, %", xlim=(0, 100), yticks=places)
         ax.set_yticklabels([label(name) for name in ours.index])
@@ -255,7 +260,7 @@ def matrices(
             ax.set_yticklabels(classes, fontsize=7)
     fig.supxlabel(axes_labels[0], fontsize=9)
     fig.supylabel(axes_labels[1], fontsize=9)
-    fig.colorbar(picture, ax=axes, shrink=0.7, aspect=30, label="share of the row")
+    fig.colorbar(picture, ax=axes, shrink=0.6, aspect=25, label="share of the row")
     return fig
 
 
@@ -305,6 +310,7 @@ def image_grid(images, given, true=None, classes=None, columns: int = 10):
 @figure
 def loss_curves(names: Sequence[str], num_classes: int = 10, dataset: str = "cifar10", **hyper):
     """L, -dL/dp_y and -dL/dz_y against p_y, the other classes sharing the rest; gradients by autograd from the loss.
+    The thin upright is 1/K, where an untrained network starts.
 
     Arguments: names of losses, in a data set's published settings; hyper overrides them.
     """
@@ -315,11 +321,13 @@ def loss_curves(names: Sequence[str], num_classes: int = 10, dataset: str = "cif
         loss = losses.make(name, num_classes, "none", **losses.settings(name, dataset)[0] | hyper)
         p, value, slope, pull = loss_gradients(loss)
         for ax, y in zip(axes[0], (value, slope, pull), strict=True):
-            ax.plot(p, np.where(y > 0, y, np.nan), label=label(name), markevery=33, **look(name))
+            ax.plot(p, np.where(y > 0, y, np.nan), label=label(name), markevery=0.15, **look(name))
     titles = ("loss $L$", "$-\\partial L/\\partial p_y$", "$-\\partial L/\\partial z_y$")
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set(title=title, xlabel="$p_y$")
-    axes[0, 1].set_yscale("log")
+    for ax, least in zip(axes[0, 1:], (1e-2, 1e-3), strict=True):
+        ax.set(xscale="log", yscale="log", ylim=(least, None))
+        ax.axvline(1 / num_classes, color="#000000", linewidth=0.6, alpha=0.5)
     legend(fig, axes, "outside lower center", ncols=min(len(names), 6))
     return fig
 
@@ -329,7 +337,7 @@ def loss_gradients(loss, points: int = 199):
     import torch
 
     count = loss.num_classes
-    p = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1].requires_grad_()
+    p = torch.linspace(-7, 7, points, dtype=torch.float64).sigmoid().requires_grad_()
     z = torch.cat([p[:, None], ((1 - p) / (count - 1))[:, None].expand(-1, count - 1)], 1).log()  # (points, K)
     value = loss(z, torch.zeros(points, dtype=torch.int64))
     slope, pull = torch.autograd.grad(value.sum(), (p, z))
@@ -337,7 +345,7 @@ def loss_gradients(loss, points: int = 199):
 
 
 @figure
-def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 400, seed: int = 0):
+def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 200, seed: int = 0):
     """sum_k L(z, k) of random logits from uncertain to sure, against the largest p: flat for a symmetric loss."""
     import torch
 
@@ -353,7 +361,7 @@ def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 400, 
         loss = losses.make(name, num_classes, "none")
         total = loss(z.repeat_interleave(num_classes, 0), every).view(samples, num_classes).sum(1)[order]
         axes[0, 0].plot(top, total, **look(name) | {"linestyle": "none"}, alpha=0.6, label=label(name))
-    axes[0, 0].set(xlabel="largest probability", ylabel="$\\sum_k L(z, k)$", yscale="log")
+    axes[0, 0].set(xlabel="largest probability", ylabel="$\\Sigma_k\\,L(z, k)$", yscale="log")
     legend(fig, axes)
     return fig
 
@@ -362,32 +370,34 @@ def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 400, 
 def risk_bound(logits: Sequence, labels, names: Sequence[str], rates=(0.0, 0.2, 0.4, 0.6, 0.8), seed: int = 0):
     """Risk under symmetric noise against the clean risk of the same classifiers, a panel a loss, a colour a rate.
 
-    Lines: the theorem, R_eta = eta C / (K - 1) + (1 - eta K / (K - 1)) R, for a loss whose label sum is the constant C;
-    for the others, C is replaced by the range of label sums met: a band. Points: measured on labels made wrong.
+    Points: measured on labels made wrong. Lines: the theorem, R_eta = eta C / (K - 1) + (1 - eta K / (K - 1)) R, where
+    the label sum is a constant C; elsewhere there is no such line, and dashes join the points.
 
     Arguments: logits, one array (N, K) a classifier; labels (N,), the true ones; names of losses.
     """
-    fig, axes = panels(1, len(names), height=3.0)
-    shades = dict(zip(rates, ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"), strict=False))
+    fig, axes = panels(1, len(names), height=3.1)
     for ax, name in zip(axes[0], names, strict=True):
         clean, noisy, sums = risks(logits, labels, name, rates, seed)
-        span, count = np.linspace(0, clean.max() * 1.05, 50), np.shape(logits[0])[1]
-        for rate, measured, marker in zip(rates, noisy, "osD^v*", strict=False):
-            shift, slope = rate / (count - 1), 1 - rate * count / (count - 1)
-            low, high = (shift * c + slope * span for c in (sums.min(), sums.max()))
-            ax.plot(clean, measured, marker, color=shades[rate], linestyle="none", label=f"\u03b7 = {rate:g}")
-            ax.fill_between(span, low, high, color=shades[rate], alpha=0.12, linewidth=0)
-            if np.ptp(sums) < 1e-6 * sums.max():
-                ax.plot(span, low, color=shades[rate], linewidth=1)
-        ax.set(title=label(name), xlabel="clean risk $R$")
+        order, count = clean.argsort(), np.shape(logits[0])[1]
+        span, constant = np.array([0, 1.05 * clean.max()]), np.ptp(sums) < 1e-6 * sums.max()
+        for rate, measured, shade, marker in zip(rates, noisy, RATE_COLOURS, "osD^v*", strict=False):
+            ax.plot(clean, measured, marker, color=shade, linestyle="none", label=f"η = {rate:g}")
+            if constant:
+                line = rate * sums[0] / (count - 1) + (1 - rate * count / (count - 1)) * span
+                ax.plot(span, line, color=shade, linewidth=1)
+            else:
+                ax.plot(clean[order], measured[order], "--", color=shade, linewidth=0.8)
+        low, high = sums.min(), sums.max()
+        total = f"$C$ = {low:.3g}" if constant else f"label sum {low:.0f} to {high:.0f}"
+        ax.set(title=f"{label(name)}, {total}", xlabel="clean risk $R$")
     axes[0, 0].set_ylabel("risk under noise $R_\\eta$")
     legend(fig, axes)
     return fig
 
 
-def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0):
-    """What the theorem relates, for M classifiers: a loss's clean risk (M,), its risk under symmetric noise
-    (len(rates), M) and its mean label sum (M,)."""
+def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0, draws: int = 5):
+    """What the theorem relates, for M classifiers: a loss's clean risk (M,), its risk under symmetric noise averaged
+    over some draws of it (len(rates), M), and its mean label sum (M,). Arguments as for `risk_bound`."""
     import torch
 
     from saidl import losses, noise
@@ -395,14 +405,21 @@ def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int
     stack = [torch.as_tensor(z, dtype=torch.float64) for z in logits]
     labels, count = torch.as_tensor(labels), stack[0].shape[1]
     loss = losses.make(name, count)
-    given = [noise.corrupt(labels, "symmetric", rate, num_classes=count, seed=seed).labels for rate in rates]
+
+    def noisy_risk(rate: float) -> list[float]:
+        given = torch.cat(
+            [noise.corrupt(labels, "symmetric", rate, num_classes=count, seed=seed + i).labels for i in range(draws)]
+        )
+        return [loss(z.repeat(draws, 1), given).item() for z in stack]
+
+    clean = [loss(z, labels).item() for z in stack]
     sums = [sum(loss(z, torch.full_like(labels, k)).item() for k in range(count)) for z in stack]
-    noisy = [[loss(z, wrong).item() for z in stack] for wrong in given]
-    return np.array([loss(z, labels).item() for z in stack]), np.array(noisy), np.array(sums)
+    return np.array(clean), np.array([noisy_risk(rate) for rate in rates]), np.array(sums)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers
 
+RATE_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 FIELDS = {
     "test_accuracy": "test accuracy, %", "valid_accuracy": "accuracy on held-out labels, %",
     "train_accuracy": "accuracy on the labels given, %", "memorised": "memorised, %", "resisted": "resisted, %",
@@ -418,8 +435,16 @@ def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
     return rows[(rows.split == "test") & rows.loss.notna()]
 
 
-def unique(column) -> list:
-    return list(dict.fromkeys(column))
+def losses_of(table) -> list[str]:
+    """The table's losses in one order for all figures: the palette's, then the alphabet."""
+    order = list(COLOURS)
+    return sorted(set(table.loss), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def by_cell(table) -> list:
+    """((noise, rate), its rows) for every noise setting, kinds in `noise.KINDS`' order, rates rising."""
+    groups = table.groupby(["noise", "rate"], dropna=False)
+    return sorted(groups, key=lambda group: (KINDS.index(group[0][0]), group[0][1]))
 
 
 def done(table):
@@ -443,9 +468,9 @@ def cell_title(kind: str, rate: float) -> str:
     return "clean" if rate == 0 else kind if rate != rate else f"{kind} {rate:g}"
 
 
-def missing_cells(table, name: str) -> str:
-    """Which of a table's noise settings a loss has no result for, as a legend says it."""
-    cells = table[["noise", "rate"]].drop_duplicates()
-    have = done(table[table.loss == name])[["noise", "rate"]].drop_duplicates()
-    left = cells.merge(have, how="left", indicator=True).query("_merge == 'left_only'")
-    return f"\n  (no {', '.join(cell_title(*cell) for cell in left[['noise', 'rate']].values)})" if len(left) else ""
+def missing(table, name: str) -> str:
+    """Which of a table's noise settings a loss has no result for, as its legend entry says it."""
+    have = {cell for cell, _ in by_cell(done(table[table.loss == name]))}
+    lacking = [cell_title(*cell) for cell, _ in by_cell(table) if cell not in have]
+    text = ", ".join(lacking) if len(lacking) < 3 else f"{len(lacking)} settings"
+    return f"\n  (missing: {text})" if lacking else ""
