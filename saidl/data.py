@@ -7,6 +7,7 @@
 No DataLoader and no workers: a whole data set fits in memory, batches are index lookups, and augmentation happens where the data is.
 """
 
+import csv
 import hashlib
 import os
 import shutil
@@ -30,13 +31,14 @@ NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 @dataclass(frozen=True)
 class Images:
     """images (N, C, H, W) uint8 (sounds: int16, made-up sequences: float32, as (N, C, 1, L)); labels (N,) int64; classes, their names;
-    index (N,), each sample's place in the full set."""
+    index (N,), each sample's place in the full set; files, the full set's file names where it comes from files."""
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
     name: str
     index: Tensor | None = None
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -223,14 +225,57 @@ def from_folder(folder: Path) -> Split:
     for part in ("train", "test"):
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{folder} must hold the folders train and test; {part} is missing")
-        classes = sorted(p.name for p in (folder / part).iterdir() if p.is_dir() and not p.name.startswith("."))
-        if len(classes) < 2:
-            raise ValueError(f"{folder / part} must hold at least two class folders, found {classes or 'none'}")
-        if parts and classes != list(parts[0].classes):
-            raise ValueError(f"train and test must have the same classes, not {list(parts[0].classes)} and {classes}")
-        files = [(p, c) for c, name in enumerate(classes) for p in image_files(folder / part / name)]
-        parts.append(read_images(files, tuple(classes), folder.name))
+        files, classes = class_files(folder / part)
+        if parts and classes != parts[0].classes:
+            raise ValueError(f"train and test must have the same classes, not {list(parts[0].classes)} and {list(classes)}")
+        parts.append(read_images(files, classes, folder.name))
     return Split(*parts)
+
+
+def from_classes(folder, size: int | None = None) -> Images:
+    """A folder of class folders, <class>/*, without a division into train and test; `files` are the names below it.
+
+    Arguments: size, scale every image to size x size pixels (None: all must have one size already).
+    Raises ValueError for fewer than two class folders, an empty one or an image that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {str(folder)!r}")
+    files, classes = class_files(folder)
+    return with_files(read_images(files, classes, folder.name, size), files, folder)
+
+
+def from_csv(path, size: int | None = None) -> Images:
+    """Images listed in a CSV with the columns `file` (relative to the CSV) and `label`, in its order; classes ordered by name.
+
+    Arguments: size as in `from_classes`.
+    Raises ValueError for missing columns, empty cells (with their lines), fewer than two classes or an image that cannot be read.
+    """
+    path = Path(path)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if missing := {"file", "label"} - set(reader.fieldnames or ()):
+            raise ValueError(f"{path} must have the columns file and label; {' and '.join(sorted(missing))} missing")
+        rows = [(reader.line_num, (row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
+    if empty := [line for line, name, label in rows if not (name and label)]:
+        raise ValueError(f"{path} lacks a file or a label in line {', '.join(map(str, empty[:10]))}{' ...' * (len(empty) > 10)}")
+    classes = tuple(sorted({label for _, _, label in rows}))
+    if len(classes) < 2:
+        raise ValueError(f"{path} must name at least two classes, found {list(classes) or 'none'}")
+    files = [(path.parent / name, classes.index(label)) for _, name, label in rows]
+    return with_files(read_images(files, classes, path.stem, size), files, path.parent)
+
+
+def class_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+    """Every image file below a folder of class folders with its label, and the classes, both in the order of their names."""
+    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if len(classes) < 2:
+        raise ValueError(f"{folder} must hold at least two class folders, found {list(classes) or 'none'}")
+    return [(p, c) for c, name in enumerate(classes) for p in image_files(folder / name)], classes
+
+
+def with_files(images: Images, files: list[tuple[Path, int]], folder: Path) -> Images:
+    return replace(images, files=tuple(os.path.relpath(path, folder).replace(os.sep, "/") for path, _ in files))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -240,17 +285,17 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: str) -> Images:
-    """Image files with their labels -> Images; grey when all are, else RGB. Raises ValueError naming the file that cannot be read or has
-    another size than the first."""
+def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: str, size: int | None = None) -> Images:
+    """Image files with their labels -> Images; grey when all are, else RGB. Raises ValueError naming the file that cannot be read or, when
+    none is asked for, has another size than the first."""
     from PIL import Image
 
     arrays = []
     for path, _ in files:
         try:
             with Image.open(path) as image:
-                grey = image.mode in ("1", "L", "I;16")
-                arrays.append(np.asarray(image.convert("L" if grey else "RGB")))
+                image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
+                arrays.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR) if size else image))
         except OSError as error:
             raise ValueError(f"cannot read {path} as an image: {error}") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
