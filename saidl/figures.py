@@ -116,14 +116,14 @@ def panels(rows: int, columns: int, height: float = 2.6, width: float = WIDTH, *
     return plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, **options)
 
 
-def legend(fig, axes, place: str = "outside right upper", **options) -> None:
+def legend(fig, axes, loc: str = "outside right upper", **options) -> None:
     """One legend for all panels, a name once, in the order drawn."""
     entries = {}
     for ax in np.ravel(axes):
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
     if entries:
-        fig.legend(entries.values(), entries.keys(), loc=place, **options)
+        fig.legend(entries.values(), entries.keys(), loc=loc, **options)
 
 
 # ----------------------------------------------------------------------------------------------- accuracy, from a table
@@ -135,7 +135,7 @@ def accuracy_by_rate(table, published=None):
 
     Arguments: table, runs (one profile, one data set); published, rows of `published` to add as hollow markers.
     """
-    kinds = sorted(set(table.noise[table.rate > 0]), key=KINDS.index) or ["symmetric"]
+    kinds = sorted(set(table.noise[table.rate > 0]), key=lambda kind: place(kind, KINDS)) or ["symmetric"]
     fig, axes = panels(1, len(kinds), height=3.1, sharey=True)
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = table[(table.noise == kind) | (table.rate == 0)]
@@ -149,6 +149,8 @@ def accuracy_by_rate(table, published=None):
                 theirs = published[(published.noise == kind) & (published.loss == name)].sort_values("rate")
                 ax.plot(theirs.rate, theirs.accuracy, **look(name) | {"linestyle": "none", "markerfacecolor": "none"})
         ax.set(xlabel=f"{kind} noise rate", xticks=rates)
+    if published is not None:
+        axes[0, 0].plot([], [], "o", color="black", markerfacecolor="none", label="hollow: published")
     axes[0, 0].set_ylabel("test accuracy, %")
     legend(fig, axes)
     return fig
@@ -395,7 +397,7 @@ def risk_bound(logits: Sequence, labels, names: Sequence[str], rates=(0.0, 0.2, 
     return fig
 
 
-def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0, draws: int = 5):
+def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0, draws: int = 20):
     """What the theorem relates, for M classifiers: a loss's clean risk (M,), its risk under symmetric noise averaged
     over some draws of it (len(rates), M), and its mean label sum (M,). Arguments as for `risk_bound`."""
     import torch
@@ -437,14 +439,17 @@ def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
 
 def losses_of(table) -> list[str]:
     """The table's losses in one order for all figures: the palette's, then the alphabet."""
-    order = list(COLOURS)
-    return sorted(set(table.loss), key=lambda name: (order.index(name) if name in order else len(order), name))
+    return sorted(set(table.loss), key=lambda name: (place(name, tuple(COLOURS)), name))
 
 
 def by_cell(table) -> list:
     """((noise, rate), its rows) for every noise setting, kinds in `noise.KINDS`' order, rates rising."""
     groups = table.groupby(["noise", "rate"], dropna=False)
-    return sorted(groups, key=lambda group: (KINDS.index(group[0][0]), group[0][1]))
+    return sorted(groups, key=lambda group: (place(group[0][0], KINDS), group[0]))
+
+
+def place(name: str, order: tuple) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def done(table):

@@ -1,0 +1,203 @@
+"""Each figure draws what it is given, no more and no less; its formulas agree with the closed form."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from saidl import data, figures, losses, noise
+
+RATES = (0.0, 0.2, 0.4)
+
+
+def record(rng, epochs=6, classes=10):
+    history = {name: rng.random(epochs).tolist() for name in ("test_accuracy", "memorised", "resisted")}
+    history["test_accuracy"][1] = None  # an epoch that was not evaluated
+    history["class_accuracy"] = rng.random((epochs, classes)).tolist()
+    return {"history": history, "confusion": rng.integers(1, 50, (classes, classes)).tolist()}
+
+
+def make_table(names=("nce+rce", "ce", "nfl"), seeds=(0,)):
+    rng = np.random.default_rng(0)
+    cells = [("symmetric", rate) for rate in RATES] + [("asymmetric", 0.4), ("asymmetric", 0.2)]
+    rows = [
+        {"loss": n, "noise": k, "rate": r, "seed": s, "test_accuracy": rng.random(), "record": record(rng)}
+        for n in names for k, r in cells for s in seeds
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(status="done")
+
+
+@pytest.fixture
+def table():
+    return make_table()
+
+
+def lines(ax):
+    """What an axis shows, by legend entry."""
+    handles, texts = ax.get_legend_handles_labels()
+    return {text.split("\n")[0]: h[0] if hasattr(h, "lines") else h for h, text in zip(handles, texts, strict=True)}
+
+
+def entries(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_accuracy_by_rate_draws_every_number(table):
+    axes = figures.accuracy_by_rate(table).axes
+    assert [ax.get_xlabel() for ax in axes] == ["symmetric noise rate", "asymmetric noise rate"]
+    for ax, rates, kind in zip(axes, (RATES, (0.0, 0.2, 0.4)), ("symmetric", "asymmetric"), strict=True):
+        assert list(lines(ax)) == ["CE", "NFL", "NCE+RCE"]  # the palette's order, not the table's
+        for name in ("ce", "nfl", "nce+rce"):
+            part = table[(table.loss == name) & ((table.noise == kind) | (table.rate == 0))].sort_values("rate")
+            x, y = lines(ax)[figures.label(name)].get_data(orig=False)
+            np.testing.assert_allclose(x, rates)
+            np.testing.assert_allclose(y, 100 * part.test_accuracy)
+
+
+def test_missing_cells_are_absent_and_said_so(table):
+    table.loc[(table.loss == "nfl") & (table.rate == 0.4) & (table.noise == "symmetric"), "test_accuracy"] = np.nan
+    gone = table[~((table.loss == "ce") & (table.noise == "asymmetric"))]
+    gone = gone[~((gone.loss == "nce+rce") & (gone.rate > 0))]
+    fig = figures.accuracy_by_rate(gone)
+    left, right = fig.axes
+    assert np.isnan(lines(left)["NFL"].get_ydata(orig=False)).tolist() == [False, False, True]
+    assert np.isnan(lines(right)["CE"].get_ydata(orig=False)).tolist() == [False, True, True]
+    assert entries(fig) == [
+        "CE\n  (missing: asymmetric 0.2, asymmetric 0.4)",
+        "NFL\n  (missing: symmetric 0.4)",
+        "NCE+RCE\n  (missing: 4 settings)",
+    ]
+
+
+def test_seeds_become_mean_and_deviation():
+    table = make_table(("ce",), seeds=(0, 1, 2))
+    ax = figures.accuracy_by_rate(table).axes[0]
+    bars = ax.containers[0][2][0].get_segments()  # (rates, 2, 2)
+    for rate, low, high in zip(RATES, *np.transpose([b[:, 1] for b in bars]), strict=True):
+        values = 100 * table.test_accuracy[(table.noise == "symmetric") & (table.rate == rate)]
+        np.testing.assert_allclose([low, high], [values.mean() - values.std(), values.mean() + values.std()])
+
+
+def test_published_points_are_hollow_and_in_place(table):
+    theirs = figures.published("cifar10")
+    ax = figures.accuracy_by_rate(table, theirs).axes[0]
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+    for name, line in zip(("ce", "nfl", "nce+rce"), hollow, strict=True):
+        rows = theirs[(theirs.noise == "symmetric") & (theirs.loss == name)].sort_values("rate")
+        assert line.get_color() == figures.COLOURS[name]
+        np.testing.assert_allclose(line.get_data(), (rows.rate, rows.accuracy))
+
+
+def test_over_epochs_skips_what_was_not_evaluated(table):
+    fig = figures.over_epochs(table[table.noise == "symmetric"])
+    assert [ax.get_title() for ax in fig.axes] == ["clean", "symmetric 0.2", "symmetric 0.4"]
+    history = table.record[(table.loss == "nfl") & (table.rate == 0.2) & (table.noise == "symmetric")].iloc[0][
+        "history"
+    ]
+    x, y = lines(fig.axes[1])["NFL"].get_data()
+    assert x.tolist() == [1, 3, 4, 5, 6]
+    np.testing.assert_allclose(y, [100 * v for v in history["test_accuracy"] if v is not None])
+
+
+def test_memorisation_has_a_row_a_setting(table):
+    fig = figures.memorisation(table[table.noise == "asymmetric"])
+    assert [ax.get_title() for ax in fig.axes] == ["asymmetric 0.2"] * 3 + ["asymmetric 0.4"] * 3
+    row = table[(table.loss == "ce") & (table.noise == "asymmetric") & (table.rate == 0.4)].iloc[0]
+    for ax, field in zip(fig.axes[3:], ("memorised", "resisted"), strict=False):
+        np.testing.assert_allclose(lines(ax)["CE"].get_ydata(), 100 * np.array(row.record["history"][field]))
+
+
+def test_class_accuracy_is_the_last_epochs(table):
+    part = table[(table.noise == "asymmetric") & (table.rate == 0.4)]
+    fig = figures.class_accuracy(part, flipped=(2, 3))
+    for row in part.itertuples():
+        x, y = lines(fig.axes[0])[figures.label(row.loss)].get_data()
+        np.testing.assert_allclose(y, 100 * np.array(row.record["history"]["class_accuracy"][-1]))
+        np.testing.assert_array_equal(np.round(x), range(10))
+    assert len(fig.axes[0].patches) == 2
+
+
+def test_bars_are_sorted_and_name_what_is_missing(table):
+    part = table[(table.noise == "symmetric") & (table.rate == 0.4)].copy()
+    part.loc[part.loss == "nfl", "test_accuracy"] = np.nan
+    ax = figures.bars(part, figures.published()).axes[0]
+    best = part.dropna(subset="test_accuracy").sort_values("test_accuracy")
+    np.testing.assert_allclose([bar.get_width() for bar in ax.patches], 100 * best.test_accuracy)
+    assert [text.get_text() for text in ax.get_yticklabels()] == [figures.label(name) for name in best.loss]
+    assert "missing: NFL" in ax.get_title()
+
+
+def test_matrices_show_their_entries():
+    noisy = noise.corrupt(np.repeat(np.arange(10), 20), "asymmetric", 0.4, seed=0)
+    nominal, realised = figures.transition(noisy).axes[:2]
+    np.testing.assert_array_equal(nominal.images[0].get_array(), noisy.nominal)
+    np.testing.assert_array_equal(realised.images[0].get_array(), noisy.realised)
+    assert "20.0 %" in realised.get_title()
+    assert sum(text.get_text() == ".40" for text in nominal.texts) == 5
+
+
+def test_confusion_rows_are_shares(table):
+    fig = figures.confusion(table[(table.noise == "asymmetric") & (table.rate == 0.4)])
+    for ax, counts in zip(fig.axes, table[(table.noise == "asymmetric") & (table.rate == 0.4)].record, strict=False):
+        shown = np.asarray(ax.images[0].get_array())
+        np.testing.assert_allclose(shown.sum(1), 1)
+        np.testing.assert_allclose(shown * np.sum(counts["confusion"], 1, keepdims=True), counts["confusion"])
+
+
+def test_image_grid_marks_exactly_the_wrong_labels():
+    train = data.load("digits", train_size=30).train
+    noisy = noise.corrupt(train.labels, "symmetric", 0.4, seed=0)
+    fig = figures.image_grid(train.images, noisy.labels, train.labels)
+    assert ["→" in ax.get_title() for ax in fig.axes] == noisy.flipped.tolist()
+    assert [ax.spines["left"].get_visible() for ax in fig.axes] == noisy.flipped.tolist()
+    np.testing.assert_array_equal(fig.axes[7].images[0].get_array(), train.images[7, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "closed"),
+    [
+        ("ce", lambda p: (-np.log(p), 1 / p, 1 - p)),
+        ("mae", lambda p: (1 - p, np.ones_like(p), p * (1 - p))),
+        ("rce", lambda p: losses.LOG_ZERO * np.array([1 - p, np.ones_like(p), p * (1 - p)])),
+    ],
+)
+def test_loss_curves_are_the_closed_form(name, closed):
+    fig = figures.loss_curves([name])
+    for ax, expected in zip(fig.axes, closed(fig.axes[0].lines[0].get_xdata()), strict=True):
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), expected, rtol=1e-9)
+
+
+def test_label_sums_are_flat_for_symmetric_losses_only():
+    drawn = lines(figures.label_sums(["nce", "mae", "ce"]).axes[0])
+    np.testing.assert_allclose(drawn["NCE"].get_ydata(), 1, rtol=1e-12)
+    np.testing.assert_allclose(drawn["MAE"].get_ydata(), 9, rtol=1e-12)
+    assert np.ptp(drawn["CE"].get_ydata()) > 1
+
+
+def test_risk_bound_measures_what_the_theorem_says():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10).repeat(40)
+    logits = [s * (torch.eye(10)[labels] + torch.randn(400, 10, generator=generator)) for s in (0.5, 2, 5)]
+    rates = (0.0, 0.4, 0.8)
+    clean, noisy, sums = figures.risks(logits, labels, "nce", rates)
+    np.testing.assert_allclose(sums, 1)
+    for rate, measured in zip(rates, noisy, strict=True):
+        np.testing.assert_allclose(measured, rate / 9 + (1 - rate * 10 / 9) * clean, atol=0.002)
+    nce, ce = figures.risk_bound(logits, labels, ["nce", "ce"], rates).axes
+    points = [line for line in nce.lines if line.get_linestyle() == "None"]
+    np.testing.assert_allclose([line.get_data() for line in points], [(clean, row) for row in noisy])
+    theory = [line for line in nce.lines if line.get_linestyle() == "-"]
+    for line, rate in zip(theory, rates, strict=True):
+        x, y = line.get_data()
+        np.testing.assert_allclose(y, rate / 9 + (1 - rate * 10 / 9) * x)
+    assert not [line for line in ce.lines if line.get_linestyle() == "-"]
+
+
+def test_a_name_looks_the_same_everywhere_and_figures_save(table, tmp_path):
+    assert set(losses.names()) - set(figures.COLOURS) <= {"nrce", "eps-ce", "eps-fl"}
+    fig = figures.bars(table[(table.noise == "asymmetric")])
+    assert isinstance(fig, Figure)
+    first, second = (figures.save(fig, tmp_path / name).read_bytes() for name in ("a.pdf", "b.pdf"))
+    assert first == second
+    assert b"/Type3" not in first  # text is kept as text (fonttype 42)
