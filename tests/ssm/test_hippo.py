@@ -20,7 +20,7 @@ def test_legs_is_its_definition_entry_by_entry(n):
 
 
 def test_legs_state_holds_the_legendre_coefficients_of_the_past():
-    """t c' = A c + B f for f(s) = s, which on [0, t] is t/2 + t/(2 sqrt 3) times the first normed Legendre polynomial."""
+    """t c' = A c + B f for f(s) = s, which on [0, t] is t/2 + t/(2 sqrt 3) times the first Legendre polynomial."""
     A, B = ssm.hippo_legs(6)
     c = torch.tensor([0.5, 0.5 / math.sqrt(3), 0, 0, 0, 0], dtype=torch.float64)
     torch.testing.assert_close(A @ c + B, c)  # c(t) = t c, so t c = A t c + B t

@@ -36,7 +36,7 @@ def dense(H=3, N=4, seed=0):
 
 
 def impulse_response(Ab, Bb, C, length):
-    """SciPy's answer to 1, 0, 0, ..; its y_k = C x_k with x_{k+1} = Ab x_k + Bb u_k is a step late, so the first goes."""
+    """SciPy's answer to 1, 0, 0, ..; its y_k = C x_k with x_{k+1} = Ab x_k + Bb u_k is a step late: drop the first."""
     system = dlti(Ab.numpy(), Bb.numpy()[:, None], C.numpy()[None], np.zeros((1, 1)), dt=1)
     return torch.from_numpy(dimpulse(system, n=length + 1)[1][0][1:, 0])
 

@@ -1,0 +1,245 @@
+"""Sequence classifiers: published sizes, parts that agree with torch's own, causality, optimiser groups."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from saidl import models, ssm
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def classifier(layer="s4d", **options):
+    torch.manual_seed(0)
+    small = {"d_state": 4} if layer in ("s4", "s4d") else {}
+    return models.SequenceClassifier(3, 5, 8, 2, layer, **small | options)
+
+
+@pytest.mark.parametrize(
+    ("preset", "channels", "published"),
+    [("s4d-4x128", 3, 201_482), ("s4d-4x128", 1, 201_226), ("s4d-lra-small", 1, 266_762)],
+)
+def test_published_sizes(preset, channels, published):
+    assert count(models.SequenceClassifier(channels, 10, **models.PRESETS[preset])) == published
+
+
+def test_large_published_size():
+    large = models.PRESETS["s4d-lra-small"] | {"d_model": 512, "n_layers": 6}
+    assert count(models.SequenceClassifier(1, 10, **large)) == 3_956_746
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+@pytest.mark.parametrize("bidirectional", [None, False, True])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_every_layer_trains_at_any_length(layer, bidirectional, norm):
+    net = classifier(layer, bidirectional=bidirectional, norm=norm)
+    for length in (1, 7):
+        net.zero_grad()
+        logits = net(torch.randn(4, length, 3))
+        assert logits.shape == (4, 5)
+        logits.square().sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_blocks_look_ahead_only_if_told(layer, bidirectional):
+    options = {"conv": "direct"} if layer in ("s4", "s4d") else {}
+    net = classifier(layer, bidirectional=bidirectional, **options).eval()
+    u = torch.randn(2, 12, 8)
+    later = torch.cat([u[:, :7], torch.randn(2, 5, 8)], 1)
+    for block in net.blocks:
+        same = torch.equal(block(u)[:, :7], block(later)[:, :7])
+        assert same != bidirectional
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+def test_one_sample_does_not_see_another(layer):
+    net = classifier(layer).eval()
+    u = torch.randn(3, 9, 3)
+    torch.testing.assert_close(net(u)[:1], net(u[:1]))
+
+
+def test_pooling():
+    net = classifier(pooling="last", bidirectional=False).eval()
+    u = torch.randn(2, 9, 3)
+    kept = []
+    net.blocks[-1].register_forward_hook(lambda _, __, y: kept.append(y))
+    torch.testing.assert_close(net(u), net.decoder(kept[0][:, -1]))
+    net.pooling = "mean"
+    torch.testing.assert_close(net(u), net.decoder(kept[0].mean(1)))
+
+
+def test_block_is_the_references_formula():
+    block = models.SequenceBlock(ssm.S4D(6, 4), 6, dropout=0.0)
+    x = torch.randn(2, 9, 6)
+    z = block.mix(nn.functional.gelu(block.mixer(x)))
+    expected = nn.functional.layer_norm(x + z[..., :6] * torch.sigmoid(z[..., 6:]), (6,))
+    torch.testing.assert_close(block(x), expected)
+    block.prenorm = True
+    z = block.mix(nn.functional.gelu(block.mixer(nn.functional.layer_norm(x, (6,)))))
+    torch.testing.assert_close(block(x), x + z[..., :6] * torch.sigmoid(z[..., 6:]))
+
+
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_transformer_block_is_torchs(prenorm):
+    """The weights of nn.TransformerEncoderLayer in ours give its output, with and without the causal mask."""
+    theirs = nn.TransformerEncoderLayer(8, 4, 32, 0.0, nn.functional.gelu, batch_first=True, norm_first=prenorm)
+    x = torch.randn(2, 9, 8)
+    for bidirectional in (False, True):
+        ours = models.TransformerBlock(models.Attention(8, bidirectional, heads=4), 8, 0.0, prenorm)
+        pairs = [
+            (ours.mixer.qkv.weight, theirs.self_attn.in_proj_weight),
+            (ours.mixer.qkv.bias, theirs.self_attn.in_proj_bias),
+            (ours.mixer.out, theirs.self_attn.out_proj),
+            (ours.mlp[0], theirs.linear1),
+            (ours.mlp[2], theirs.linear2),
+            (ours.norms[0], theirs.norm1),
+            (ours.norms[1], theirs.norm2),
+        ]
+        for a, b in pairs:
+            a.load_state_dict(b.state_dict()) if isinstance(a, nn.Module) else a.data.copy_(b.data)
+        mask = None if bidirectional else nn.Transformer.generate_square_subsequent_mask(9)
+        torch.testing.assert_close(ours(x), theirs(x, src_mask=mask, is_causal=not bidirectional))
+
+
+def test_positions_are_vaswanis():
+    table = models.positions(torch.zeros(1, 5, 7))
+    for t in range(5):
+        for i in range(7):
+            angle = t / 10000 ** (2 * (i // 2) / 7)
+            assert table[t, i].item() == pytest.approx(math.cos(angle) if i % 2 else math.sin(angle), abs=1e-6)
+
+
+def test_tied_dropout():
+    drop = models.TiedDropout(0.25)
+    x = torch.randn(50, 6, 40)
+    y = drop(x)
+    kept = y[:, 0] != 0
+    torch.testing.assert_close(y, x * kept.unsqueeze(1) / 0.75)  # whole channels, the rest scaled up
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=4 * math.sqrt(0.25 * 0.75 / 2000))
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_batch_norm_is_over_batch_and_length():
+    x = 3 * torch.randn(4, 9, 6) + 1
+    y = models.BatchNorm(6)(x)
+    torch.testing.assert_close(y.mean((0, 1)), torch.zeros(6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(y.square().mean((0, 1)), torch.ones(6), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_rate_reaches_every_layer():
+    net = classifier("s4d").eval()
+    u = torch.randn(2, 20, 3)
+    mixers = [block.mixer for block in net.blocks]
+    slow = copy.deepcopy(net)
+    for m in [block.mixer for block in slow.blocks]:
+        m.log_dt += math.log(0.5)
+    torch.testing.assert_close(net(u, rate=0.5), slow(u))
+    assert not torch.allclose(net(u, rate=0.5), net(u))
+    assert len(mixers) == 2
+    with pytest.raises(ValueError, match="lstm has no sampling rate"):
+        classifier("lstm")(u, rate=0.5)
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+def test_parameter_groups_hold_every_parameter_once(layer):
+    net = copy.deepcopy(classifier(layer))  # what is slow survives a copy
+    groups = models.parameter_groups(net, 0.01, 0.05)
+    held = [id(p) for g in groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in net.parameters())
+    names = {id(p): n for n, p in net.named_parameters()}
+    slow = {names[id(p)].split(".")[-1] for g in groups if g["weight_decay"] == 0 for p in g["params"]}
+    matrices = {"log_dt", "log_A_real", "A_imag"}
+    assert slow == {"s4d": matrices, "s4": matrices | {"P", "B"}}.get(layer, set())
+    assert groups[0]["lr"] == 0.01
+    assert groups[0]["weight_decay"] == 0.05
+    assert all(g["lr"] == 1e-3 for g in groups[1:])
+    assert all(g["lr"] == 1e-4 for g in models.parameter_groups(net, 1e-4, 0.0))
+    torch.optim.AdamW(groups).step()
+
+
+def test_parameter_groups_of_a_shared_layer_and_of_an_image_network():
+    layer = ssm.S4D(4, 4, train_B=True)
+    fast, slow = models.parameter_groups(nn.Sequential(layer, layer), 0.01, 0.0)
+    assert {id(p) for p in slow["params"]} == {id(p) for p in (layer.log_dt, layer.log_A_real, layer.A_imag, layer.B)}
+    assert {id(p) for p in fast["params"]} == {id(layer.C), id(layer.D)}
+    assert len(models.parameter_groups(models.make("small-cnn"), 0.01, 0.0)) == 1
+
+
+@pytest.mark.parametrize("layer", ["s4", "lstm", "gru", "transformer"])
+def test_matched_width(layer):
+    options = {"d_model": 32, "n_layers": 2, "dropout": 0.0, "d_state": 8}
+    torch.manual_seed(0)
+    width = models.matched_width(layer, options, d_input=3)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))  # counting draws nothing
+    budget = count(models.SequenceClassifier(3, 10, **options))
+    gaps = [
+        abs(count(models.SequenceClassifier(3, 10, w, 2, layer)) - budget) for w in (width - 4, width, width + 4) if w
+    ]
+    assert min(gaps) == gaps[-2]
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+def test_autocast(layer):
+    net, u = classifier(layer, dropout=0.0), torch.randn(2, 9, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = net(u)
+    logits.float().square().sum().backward()
+    torch.testing.assert_close(logits.float(), net(u), rtol=0.1, atol=0.1)
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("layer", ["s4d", "s4"])
+def test_a_memory_task_is_learnt(layer):
+    """Which of two symbols came first, 60 steps ago: chance without memory."""
+    torch.manual_seed(0)
+    labels = torch.randint(0, 2, (256,))
+    u = 0.1 * torch.randn(256, 60, 1)
+    u[:, 0, 0] += 2.0 * labels - 1
+    net = models.SequenceClassifier(1, 2, 16, 1, layer, pooling="last", d_state=16, dropout=0.0)
+    optimiser = torch.optim.AdamW(models.parameter_groups(net, 0.01, 0.0))
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(u), labels).backward()
+        optimiser.step()
+    fresh = 0.1 * torch.randn(256, 60, 1)
+    fresh[:, 0, 0] += 2.0 * labels - 1
+    assert (net.eval()(fresh).argmax(1) == labels).float().mean() > 0.97
+
+
+def test_make_knows_layers():
+    assert models.make("lstm", d_input=3, num_classes=5, d_model=8, n_layers=1).layer == "lstm"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layer": "mamba"}, "layer must be one of s4d.*'mamba'"),
+        ({"norm": "group"}, "norm must be one of"),
+        ({"pooling": "max"}, "pooling must be one of"),
+        ({"dropout": 1.0}, "dropout must lie"),
+        ({"n_layers": 0}, "n_layers must be at least 1"),
+        ({"d_input": 0}, "d_input must be at least 1"),
+        ({"layer": "transformer", "heads": 3}, "heads must divide"),
+        ({"layer": "lstm", "d_model": 7, "bidirectional": True}, "d_model must be even"),
+        ({"method": "tustin"}, "method must be one of"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.SequenceClassifier(**{"d_input": 3, "num_classes": 5, "d_model": 8, "n_layers": 1} | options)
+
+
+@pytest.mark.parametrize("u", [torch.randn(2, 9), torch.randn(2, 9, 4), torch.randn(2, 0, 3)])
+def test_bad_input(u):
+    with pytest.raises(ValueError, match=r"input must be \(B, L, 3\)"):
+        classifier()(u)
