@@ -136,30 +136,27 @@ class _PowerSums(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, c, z, length, dtype):
-        ctx.save_for_backward(c, z)
-        ctx.length, ctx.dtype = length, dtype
         zi, zsj = _power_tables(z, length)  # (H, s, N), (H, J, N)
-        K = _re_im(c.unsqueeze(1) * zsj, dtype, conj=True) @ _re_im(zi, dtype).mT  # (H, J, s)
+        left, zi, zsj = (x.to(dtype.to_complex()) for x in (c.unsqueeze(1) * zsj, zi, zsj))
+        ctx.save_for_backward(left, zi, zsj)
+        ctx.length, ctx.wide = length, z.dtype
+        K = _re_im(left.conj_physical()) @ _re_im(zi).mT  # (H, J, s)
         return rearrange(K, "h j s -> h (j s)")[:, :length]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        c, z = ctx.saved_tensors
-        zi, zsj = _power_tables(z, ctx.length)
+        left, zi, zsj = ctx.saved_tensors
         s, J = zi.shape[1], zsj.shape[1]
         grad = F.pad(grad, (0, J * s - ctx.length)).unflatten(-1, (J, s))  # (H, J, s)
-        rows = _complex(
-            grad @ _re_im(zi, ctx.dtype), z
-        ).conj()  # sum_i g z^i: (H, J, N), conjugated as autograd wants it
-        columns = _complex(grad.mT @ _re_im(c.unsqueeze(1) * zsj, ctx.dtype), z).conj()  # sum_j g c z^sj: (H, s, N)
-        j = torch.arange(J, device=z.device).unsqueeze(-1)
-        i = torch.arange(s, device=z.device).unsqueeze(-1)
-        grad_c = (rows * zsj.conj()).sum(1)
+        rows = _complex(grad @ _re_im(zi))  # sum_i g z^i: (H, J, N)
+        columns = _complex(grad.mT @ _re_im(left))  # sum_j g c z^sj: (H, s, N)
         # d/dz of z^i z^sj; the derivative of a power is the table shifted by one, which stays right at z = 0
-        grad_zs = (rows[:, 1:] * (j[1:] * zsj[:, :-1] * c.unsqueeze(1)).conj()).sum(1)
-        grad_z = (columns[:, 1:] * (i[1:] * zi[:, :-1]).conj()).sum(1) + grad_zs * (s * zi[:, -1]).conj()
-        return grad_c, grad_z, None, None
+        i, j = (torch.arange(1, n, device=grad.device, dtype=grad.dtype).unsqueeze(-1) for n in (s, J))
+        grad_c = (rows * zsj).sum(1)
+        grad_zs = (rows[:, 1:] * left[:, :-1] * j).sum(1)
+        grad_z = (columns[:, 1:] * zi[:, :-1] * i).sum(1) + grad_zs * s * zi[:, -1]
+        return grad_c.to(ctx.wide).conj(), grad_z.to(ctx.wide).conj(), None, None
 
 
 def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -181,13 +178,14 @@ def _powers(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return table, z
 
 
-def _re_im(x: Tensor, dtype: torch.dtype, conj: bool = False) -> Tensor:
-    """(..., N) complex to (..., 2N) real: Re and Im (or -Im) side by side."""
-    return torch.view_as_real(x.conj_physical() if conj else x).flatten(-2).to(dtype)
+def _re_im(x: Tensor) -> Tensor:
+    """(..., N) complex to (..., 2N) real, Re and Im side by side."""
+    return torch.view_as_real(x).flatten(-2)
 
 
-def _complex(x: Tensor, like: Tensor) -> Tensor:
-    return torch.view_as_complex(x.to(like.real.dtype).unflatten(-1, (-1, 2)))
+def _complex(x: Tensor) -> Tensor:
+    """The inverse of `_re_im`."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 def krylov_kernel(A, B, C, dt, length, method, alpha=0.5, gaps=None) -> Tensor:
