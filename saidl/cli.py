@@ -25,7 +25,9 @@ def parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="load a data set (downloading it if need be) and describe it")
     data.add_argument("name", help="digits, mnist, fashion-mnist, cifar10, cifar100, spoken-digits, or an image folder")
-    data.add_argument("--root", help="where the official files are or go (default: SAIDL_DATA, ./data, ../data, ~/.cache/saidl)")
+    data.add_argument(
+        "--root", help="where the official files are or go (default: SAIDL_DATA, ./data, ../data, ~/.cache/saidl)"
+    )
     data.set_defaults(command=show_data)
 
     one = commands.add_parser("run", help="train one configuration and print its result")
@@ -42,15 +44,22 @@ def parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="make figures, tables and the PDF from the recorded results")
     report.add_argument("--no-latex", action="store_true", help="stop after figures and tables")
-    report.add_argument("--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)")
+    report.add_argument(
+        "--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)"
+    )
     report.set_defaults(command=make_report)
     return top
 
 
 def choices(command: argparse.ArgumentParser, several: bool) -> None:
     many = {"nargs": "+"} if several else {}
-    command.add_argument("--profile", choices=PROFILES, help="size of the experiment (default: SAIDL_PROFILE, else quick)")
-    command.add_argument("--task", help="noise (default), mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech")
+    command.add_argument(
+        "--profile", choices=PROFILES, help="size of the experiment (default: SAIDL_PROFILE, else quick)"
+    )
+    command.add_argument(
+        "--task",
+        help="noise (default), mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech",
+    )
     command.add_argument("--loss", **many, help="ce, nce+rce, ...")
     command.add_argument("--noise", **many, help="symmetric, asymmetric, human-worst, ...")
     command.add_argument("--rate", type=float, **many, help="in [0, 1]")
@@ -101,7 +110,8 @@ def run_sweep(args) -> int:
 
 def described(row) -> str:
     noise = row.noise if row.rate != row.rate else f"{row.noise} {row.rate:g}"
-    return f"{row.id}  {row.task:15} {row.model:11} {row.loss:12} {noise:27} seed {row.seed}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
+    what = f"{row.id}  {row.task:15} {row.model:11} {row.loss:12} {noise:27} seed {row.seed}"
+    return f"{what}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
 
 
 def estimate(runs, known, jobs: int) -> str:
@@ -119,7 +129,9 @@ def estimate(runs, known, jobs: int) -> str:
         total += 0 if run.id in done else seconds or 0
         unknown += run.id not in done and seconds is None
         rate = "" if run.rate is None else f"{run.rate:g}"
-        lines.append(f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}")
+        lines.append(
+            f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}"
+        )
     workers = jobs if jobs > 0 else sweep.cores() if jobs == -1 else os.cpu_count() or 1
     rest = f"; {unknown} of a kind not timed yet, so not in that" if unknown else ""
     return "\n".join([*lines, f"{len(runs)} runs, {len(runs) - sum(r.id in done for r in runs)} to do: "

@@ -24,7 +24,12 @@ from einops import rearrange
 from torch import Tensor
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
+FOLDERS = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+}
 NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 
 
@@ -53,7 +58,12 @@ class Images:
 
     def select(self, index) -> "Images":
         index = torch.as_tensor(index)
-        return replace(self, images=self.images[index], labels=self.labels[index], index=index if self.index is None else self.index[index])
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            index=index if self.index is None else self.index[index],
+        )
 
     def with_labels(self, labels) -> "Images":
         labels = torch.as_tensor(labels)
@@ -185,8 +195,12 @@ def from_torchvision(name: str, root) -> Split:
         folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or Path.home() / ".cache/saidl"))
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
-    except Exception as error:  # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
-        raise ValueError(f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them") from error
+    except (
+        Exception
+    ) as error:  # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
+        raise ValueError(
+            f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them"
+        ) from error
     return Split(*(from_arrays(part, name) for part in parts))
 
 
@@ -204,7 +218,7 @@ def download(maker, name: str, root: Path) -> Path:
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
             raise ConnectionError(
-                f"could not download {name} ({error}); without network, put the official files into a folder and name it in SAIDL_DATA or root"
+                f"could not download {name} ({error}); without network, put the official files into a folder named by SAIDL_DATA or root"
             ) from None
         source, target = Path(part) / FOLDERS[name], root / FOLDERS[name]
         if not target.exists():
@@ -227,7 +241,9 @@ def from_folder(folder: Path) -> Split:
             raise FileNotFoundError(f"{folder} must hold the folders train and test; {part} is missing")
         files, classes = class_files(folder / part)
         if parts and classes != parts[0].classes:
-            raise ValueError(f"train and test must have the same classes, not {list(parts[0].classes)} and {list(classes)}")
+            raise ValueError(
+                f"train and test must have the same classes, not {list(parts[0].classes)} and {list(classes)}"
+            )
         parts.append(read_images(files, classes, folder.name))
     return Split(*parts)
 
@@ -258,7 +274,9 @@ def from_csv(path, size: int | None = None) -> Images:
             raise ValueError(f"{path} must have the columns file and label; {' and '.join(sorted(missing))} missing")
         rows = [(reader.line_num, (row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
     if empty := [line for line, name, label in rows if not (name and label)]:
-        raise ValueError(f"{path} lacks a file or a label in line {', '.join(map(str, empty[:10]))}{' ...' * (len(empty) > 10)}")
+        raise ValueError(
+            f"{path} lacks a file or a label in line {', '.join(map(str, empty[:10]))}{' ...' * (len(empty) > 10)}"
+        )
     classes = tuple(sorted({label for _, _, label in rows}))
     if len(classes) < 2:
         raise ValueError(f"{path} must name at least two classes, found {list(classes) or 'none'}")
@@ -299,7 +317,9 @@ def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: s
         except OSError as error:
             raise ValueError(f"cannot read {path} as an image: {error}") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
-            raise ValueError(f"{path} has size {arrays[-1].shape[1::-1]}, the first image {arrays[0].shape[1::-1]}: all must have one size")
+            raise ValueError(
+                f"{path} has size {arrays[-1].shape[1::-1]}, the first image {arrays[0].shape[1::-1]}: all must have one size"
+            )
     if any(a.ndim == 3 for a in arrays):
         arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
     pixels = np.stack(arrays)
@@ -314,7 +334,9 @@ def spoken_digits(root, length: int = 8192) -> Split:
 
     folder = find("spoken-digits/recordings", root)
     if folder is None:
-        raise FileNotFoundError("spoken-digits needs spoken-digits/recordings/*.wav (Free Spoken Digit Dataset) in the data folder")
+        raise FileNotFoundError(
+            "spoken-digits needs spoken-digits/recordings/*.wav (Free Spoken Digit Dataset) in the data folder"
+        )
     sounds, labels, held_out = [], [], []
     for path in sorted(folder.glob("*.wav")):
         digit, _, number = path.stem.split("_")
@@ -336,8 +358,8 @@ def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024
     chance.
 
     "delayed-recall" (delayed copy of one symbol): a one-hot symbol out of 8 at step 0, then noise; the label is the symbol, to be read
-    from the model's last state (chance 1/8). "adding" (Hochreiter & Schmidhuber 1997, as a decision): uniform numbers and two markers, one in
-    each half; is the sum of the two marked numbers above 1? (chance 1/2)
+    from the model's last state (chance 1/8). "adding" (Hochreiter & Schmidhuber 1997, as a decision): uniform numbers and two markers,
+    one in each half; is the sum of the two marked numbers above 1? (chance 1/2)
     """
     rng, count = np.random.default_rng(seed), train + test
     if length < 4:

@@ -78,7 +78,9 @@ DIGITS = Settings(epochs=40, batch_size=64, lr=0.02, precision="float32")  # the
 CIFAR = Settings(augment="crop-flip")  # Ma et al. 2020
 MNIST = Settings(epochs=50, nesterov=True, weight_decay=1e-2, lr_min=1e-3, valid_fraction=0.0)  # their released configs
 CIFAR100 = Settings(epochs=200, lr=0.1, weight_decay=1e-5, augment="crop-flip", valid_fraction=0.0)
-S4D = Settings(epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0)  # state-spaces/s4's example
+S4D = Settings(
+    epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0
+)  # state-spaces/s4's example
 QUICK_SSM = replace(S4D, epochs=15, batch_size=50, precision="float32", lr=0.005)
 SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.0}
@@ -114,14 +116,24 @@ def recipe(profile: str, task: str):
     if (profile, task) in RECIPES:
         return RECIPES[profile, task]
     if task not in SEQUENCES:
-        raise ValueError(f"task must be one of {', '.join(sorted({t for _, t in RECIPES} | set(SEQUENCES)))}, not {task!r}")
+        raise ValueError(
+            f"task must be one of {', '.join(sorted({t for _, t in RECIPES} | set(SEQUENCES)))}, not {task!r}"
+        )
     dataset, view = SEQUENCES[task]
     if profile == "laptop" and task in LAPTOP_SSM:
         size, epochs, every = LAPTOP_SSM[task]
-        return dataset, size, "s4d", {"d_model": 64, "n_layers": 4, "dropout": 0.1}, replace(S4D, view=view, epochs=epochs, eval_every=every, batch_size=50)
+        return (
+            dataset,
+            size,
+            "s4d",
+            {"d_model": 64, "n_layers": 4, "dropout": 0.1},
+            replace(S4D, view=view, epochs=epochs, eval_every=every, batch_size=50),
+        )
     if profile == "paper":
         return dataset, None, "s4d", SSM, replace(S4D, view=view)
-    size, settings = (300, replace(QUICK_SSM, epochs=1, view=view)) if profile == "smoke" else (None, replace(QUICK_SSM, view=view))
+    size, settings = (
+        (300, replace(QUICK_SSM, epochs=1, view=view)) if profile == "smoke" else (None, replace(QUICK_SSM, view=view))
+    )
     options = {"d_model": 16, "n_layers": 2, "dropout": 0.0} if profile == "smoke" else QUICK_NET
     return dataset, size, "s4d", options, settings
 
@@ -135,13 +147,22 @@ def current_profile(profile: str | None = None) -> str:
 
 
 def grid(
-    profile: str | None = None, *, task: str = "noise", loss="ce", noise="symmetric", rate=0.0, seed=0, model=None, model_options=None, **settings
+    profile: str | None = None,
+    *,
+    task: str = "noise",
+    loss="ce",
+    noise="symmetric",
+    rate=0.0,
+    seed=0,
+    model=None,
+    model_options=None,
+    **settings,
 ) -> list[Run]:
     """Every combination of the values given, in a profile's recipe; each may be one value or a list.
 
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
-        noise kinds; rates in [0, 1] (one clean run stands for every kind at rate 0; human kinds have no rate); seeds, used for the noise draw
-        and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of the
+        noise kinds; rates in [0, 1] (one clean run stands for every kind at rate 0; human kinds have no rate); seeds, used for the noise
+        draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of the
         recipe's; settings, fields of `training.Settings` to change.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
     Raises ValueError for any unknown name or value, before anything runs.
@@ -149,7 +170,9 @@ def grid(
     profile = current_profile(profile)
     dataset, size, default_model, options, base = recipe(profile, task)
     runs = {}
-    for name, net, extra, kind, eta, s in product(*map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))):
+    for name, net, extra, kind, eta, s in product(
+        *map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))
+    ):
         run = one(profile, task, dataset, size, net, options | extra, base, name, kind, eta, s, settings)
         runs.setdefault(run.id, run)
     return list(runs.values())
@@ -204,7 +227,10 @@ def queue(profile: str | None = None) -> list[Run]:
     """All that a profile has to run, what matters most first."""
     profile = current_profile(profile)
     if profile in ("smoke", "quick"):
-        return distinct(noise_grid(profile), *(grid(profile, task="digits-sequence", model=layer) for layer in ("s4d", "s4", "lstm", "transformer")))
+        return distinct(
+            noise_grid(profile),
+            *(grid(profile, task="digits-sequence", model=layer) for layer in ("s4d", "s4", "lstm", "transformer")),
+        )
     if profile == "laptop":
         first = ("ce", "nce+rce", "nce", "fl", "nce+mae", "nfl+rce")
         hard = (("symmetric", 0.4), ("symmetric", 0.8), ("asymmetric", 0.4))
@@ -241,7 +267,7 @@ def sequence_queue(profile: str) -> list[list[Run]]:
 
     out = []
     for task in ("scifar", "lra-image", "smnist", "pmnist", "speech"):
-        _, _, _, options, settings = recipe(profile, task)
+        _, _, _, options, _ = recipe(profile, task)
         channels = 3 if task == "scifar" else 1
         out.append(grid(profile, task=task, model="s4d", model_options=[{"method": "zoh"}, {"method": "bilinear"}]))
         out.append(grid(profile, task=task, model="s4"))

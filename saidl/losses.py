@@ -20,7 +20,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-LOG_ZERO = -math.log(1e-4)  # A: what RCE puts for -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
+LOG_ZERO = -math.log(
+    1e-4
+)  # A: what RCE puts for -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 TINY = 1e-12  # keeps (1 - p)^gamma differentiable at p = 1
 
 
@@ -61,7 +63,9 @@ class RobustLoss(nn.Module):
 
 def check_batch(logits: Tensor, target: Tensor, num_classes: int) -> None:
     if logits.ndim != 2 or logits.shape[1] != num_classes or not logits.is_floating_point():
-        raise ValueError(f"logits must be floating, of shape (B, {num_classes}), not {logits.dtype} {tuple(logits.shape)}")
+        raise ValueError(
+            f"logits must be floating, of shape (B, {num_classes}), not {logits.dtype} {tuple(logits.shape)}"
+        )
     if target.shape != logits.shape[:1] or target.dtype != torch.int64:
         raise ValueError(f"target must be int64 of shape ({len(logits)},), not {target.dtype} {tuple(target.shape)}")
     if target.device.type == "cpu" and len(target) and not torch.compiler.is_compiling():
@@ -173,9 +177,7 @@ class AsymmetricMeanSquaredError(RobustLoss):
         self.a = positive("a", a)
 
     def per_sample(self, log_p, target):
-        return (
-            log_p.mul(2).exp().sum(1) - 2 * self.a * pick(log_p, target).exp() + self.a**2
-        ) / self.num_classes
+        return (log_p.mul(2).exp().sum(1) - 2 * self.a * pick(log_p, target).exp() + self.a**2) / self.num_classes
 
 
 # ------------------------------------------------------------------------------------------------------- normalised losses
@@ -288,12 +290,18 @@ class ActivePassive(RobustLoss):
     Arguments: two losses of this module for the same number of classes that work on the plain softmax; alpha, beta >= 0.
     """
 
-    def __init__(self, active: RobustLoss, passive: RobustLoss, alpha: float = 1.0, beta: float = 1.0, reduction: str = "mean"):
+    def __init__(
+        self, active: RobustLoss, passive: RobustLoss, alpha: float = 1.0, beta: float = 1.0, reduction: str = "mean"
+    ):
         super().__init__(active.num_classes, reduction)
         if active.num_classes != passive.num_classes:
-            raise ValueError(f"active and passive must agree on num_classes, not {active.num_classes} and {passive.num_classes}")
+            raise ValueError(
+                f"active and passive must agree on num_classes, not {active.num_classes} and {passive.num_classes}"
+            )
         if any(isinstance(part, LogitClipCrossEntropy) for part in (active, passive)):
-            raise ValueError("a loss on clipped logits cannot be part of a pair: the two would see different probabilities")
+            raise ValueError(
+                "a loss on clipped logits cannot be part of a pair: the two would see different probabilities"
+            )
         self.active, self.passive = active, passive
         self.alpha, self.beta = non_negative("alpha", alpha), non_negative("beta", beta)
 
@@ -326,7 +334,11 @@ SINGLE = {
 }
 DEFAULTS = {"eps-fl": {"gamma": 0.1}}  # where a name means more than its class's defaults (Wang et al. 2024)
 
-APL, ALF, ANL = "Ma et al. 2020, released configs", "Zhou et al. 2021, released configs", "Ye et al. 2023, released configs"
+APL, ALF, ANL = (
+    "Ma et al. 2020, released configs",
+    "Zhou et al. 2021, released configs",
+    "Ye et al. 2023, released configs",
+)
 EPS, JAL = "Wang et al. 2024, appendix D", "Wang et al. 2025, released configs"
 
 # Weights and hyperparameters on CIFAR-10 with their source; a pair that is not here gets 1, 1.
@@ -387,7 +399,9 @@ def settings(name: str, dataset: str = "cifar10", noise: str = "symmetric") -> t
     {'alpha': 1.0, 'beta': 10.0}
     """
     name = resolve(name)
-    values, source = ELSEWHERE.get((name, dataset)) or PAIRS.get(name) or (dict(DEFAULTS.get(name, {})), "class defaults")
+    values, source = (
+        ELSEWHERE.get((name, dataset)) or PAIRS.get(name) or (dict(DEFAULTS.get(name, {})), "class defaults")
+    )
     if name in ("eps-ce+mae", "eps-fl+mae") and noise.startswith(("asymmetric", "pair")):
         values = values | {"alpha": 0.02, "m": 1e3}
     return dict(values), source
@@ -420,7 +434,9 @@ def resolve(name: str) -> str:
     parts = name.split("+")
     if name == "sce" or (len(parts) <= 2 and all(part in SINGLE for part in parts)):
         return name
-    raise ValueError(f"loss must be one of {', '.join([*names(), *ALIASES])} or a pair 'active+passive' of single ones, not {name!r}")
+    raise ValueError(
+        f"loss must be one of {', '.join([*names(), *ALIASES])} or a pair 'active+passive' of single ones, not {name!r}"
+    )
 
 
 def accepted(name: str) -> set[str]:

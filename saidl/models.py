@@ -1,7 +1,7 @@
 """Networks: the papers' CNNs and ResNet for images, and sequence classifiers around one interchangeable layer.
 
-    >>> sum(p.numel() for p in make("cnn8").parameters())                  # Ma et al. 2020, CIFAR-10
-    1639794
+>>> sum(p.numel() for p in make("cnn8").parameters())                  # Ma et al. 2020, CIFAR-10
+1639794
 """
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 
 def conv(c_in: int, c_out: int, pool: bool = False) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU. The max-pool stands before the ReLU: the same function, as both are monotone, at a quarter of the work."""
+    """Convolution, batch norm, ReLU. The max-pool stands before the ReLU: the same function, as both are monotone, for a quarter of the
+    work."""
     layers = [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
     return layers if pool else layers[:2] + layers[3:]
 

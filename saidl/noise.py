@@ -30,9 +30,21 @@ KINDS = (
 )
 
 # Asymmetric moves in the order the reference code makes them; the classes of each data set by index.
-CIFAR10_MOVES = ((9, 1), (2, 0), (3, 5), (5, 3), (4, 7))  # truck>automobile bird>airplane cat>dog dog>cat deer>horse (Patrini et al. 2017)
+CIFAR10_MOVES = (
+    (9, 1),
+    (2, 0),
+    (3, 5),
+    (5, 3),
+    (4, 7),
+)  # truck>automobile bird>airplane cat>dog dog>cat deer>horse (Patrini et al. 2017)
 MNIST_MOVES = ((7, 1), (2, 7), (5, 6), (6, 5), (3, 8))  # (Patrini et al. 2017)
-FASHION_MOVES = ((9, 7), (7, 5), (2, 6), (4, 3), (3, 4))  # boot>sneaker sneaker>sandal pullover>shirt coat<>dress (Zhang & Sabuncu 2018)
+FASHION_MOVES = (
+    (9, 7),
+    (7, 5),
+    (2, 6),
+    (4, 3),
+    (3, 4),
+)  # boot>sneaker sneaker>sandal pullover>shirt coat<>dress (Zhang & Sabuncu 2018)
 # CIFAR-100's fine labels by superclass (alphabetical indices); a label moves to the next one of its superclass, cyclically.
 CIFAR100_SUPERCLASSES = (
     (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
@@ -97,7 +109,8 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
 
 
 def corrupt(
-    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None, indices=None, root=None,
+    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None,
+    indices=None, root=None,
     matrix=None,
 ) -> Noisy:  # fmt: skip
     """Make some labels wrong.
@@ -185,7 +198,9 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     elif dataset in MOVES:
         pairs = MOVES[dataset]
     else:
-        raise ValueError(f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}")
+        raise ValueError(
+            f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}"
+        )
     if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len({a for a, _ in pairs}) < len(pairs):
         raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
     return pairs
@@ -218,7 +233,11 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
         wrong = np.exp(scores - scores.max(1, keepdims=True))
         weight = q[of_class] / max(q[of_class].sum(), 1e-12)
         count = min(round(rate * len(of_class)), np.count_nonzero(weight))
-        flips = rng.choice(len(of_class), size=count, replace=False, p=weight) if exact and count else rng.random(len(of_class)) < q[of_class]
+        flips = (
+            rng.choice(len(of_class), size=count, replace=False, p=weight)
+            if exact and count
+            else rng.random(len(of_class)) < q[of_class]
+        )
         flips = np.zeros(0, dtype=int) if exact and not count else flips
         noisy[of_class[flips]] = draw_rows(wrong[flips], rng)
     return noisy
@@ -261,7 +280,9 @@ def checked_matrix(matrix, num_classes: int) -> np.ndarray:
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(f"matrix must have shape ({num_classes}, {num_classes}), not {matrix.shape}")
     if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):
-        raise ValueError(f"matrix must be row-stochastic; its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}")
+        raise ValueError(
+            f"matrix must be row-stochastic; its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}"
+        )
     return matrix
 
 

@@ -1,7 +1,7 @@
 """Execute notebooks: `python -m tests.notebooks [--inplace] NOTEBOOK ...`.
 
-Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the file, less
-what changes without meaning (execution times, progress bars, widget state).
+Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the
+file, less what changes without meaning (execution times, progress bars, widget state).
 """
 
 import argparse
@@ -19,7 +19,9 @@ def execute(path: Path, inplace: bool) -> str | None:
     """Run one notebook; returns the error's text, or None."""
     notebook = nbformat.read(path, as_version=4)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences debugpy's warning about frozen modules
-    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+    )
     try:
         client.execute()
     except CellExecutionError as error:

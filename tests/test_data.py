@@ -94,7 +94,11 @@ def test_synthetic_tasks_hold_their_answer_where_they_say(name):
         assert (x[:, 1, :32].sum(1) == 1).all()
         later = x[:, :, 32:].flatten(1)  # without the first half, and so without the first number
     centroid = torch.stack([later[y == c].mean(0) for c in range(len(split.train.classes))])
-    held = split.test.images[:, :, 0, 1:].flatten(1) if name == "delayed-recall" else split.test.images[:, :, 0, 32:].flatten(1)
+    held = (
+        split.test.images[:, :, 0, 1:].flatten(1)
+        if name == "delayed-recall"
+        else split.test.images[:, :, 0, 32:].flatten(1)
+    )
     hits = (torch.cdist(held, centroid).argmin(1) == split.test.labels).float().mean()
     assert hits < (0.35 if name == "delayed-recall" else 0.75)
 
@@ -117,7 +121,9 @@ def fake_cifar(root, monkeypatch, damage=None):
     maker = torchvision.datasets.CIFAR10
     monkeypatch.setattr(maker, "train_list", [[f"data_batch_{i}", listed[f"data_batch_{i}"]] for i in range(1, 6)])
     monkeypatch.setattr(maker, "test_list", [["test_batch", listed["test_batch"]]])
-    monkeypatch.setattr(maker, "meta", {"filename": "batches.meta", "key": "label_names", "md5": listed["batches.meta"]})
+    monkeypatch.setattr(
+        maker, "meta", {"filename": "batches.meta", "key": "label_names", "md5": listed["batches.meta"]}
+    )
 
 
 def test_local_official_files_are_used_without_network(tmp_path, monkeypatch):
@@ -132,13 +138,13 @@ def test_local_official_files_are_used_without_network(tmp_path, monkeypatch):
 
 def test_truncated_official_file_is_named(tmp_path, monkeypatch):
     fake_cifar(tmp_path, monkeypatch, damage="data_batch_3")
-    with pytest.raises(ValueError, match="cifar10: the files .* incomplete or damaged"):
+    with pytest.raises(ValueError, match=r"cifar10: the files .* incomplete or damaged"):
         data.load("cifar10", root=tmp_path)
 
 
 def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
     def download(self):
-        (self.root / "half").mkdir() if hasattr(self.root, "mkdir") else open(f"{self.root}/half", "w").close()  # noqa: SIM115
+        (self.root / "half").mkdir() if hasattr(self.root, "mkdir") else open(f"{self.root}/half", "w").close()
         raise RuntimeError("File not found or corrupted.")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)

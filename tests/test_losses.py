@@ -102,7 +102,9 @@ def test_a_sample_does_not_feel_its_batch(seed, name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", losses.names())
 def test_extreme_logits_keep_value_and_gradient_finite(name, dtype):
-    z = torch.tensor([[1e4] + [-1e4] * 9, [-1e4] + [1e4] * 9, [1e4] * 10, [-1e4] * 10, [0.0] * 10, [1e4, -1e4] * 5], dtype=dtype)
+    z = torch.tensor(
+        [[1e4] + [-1e4] * 9, [-1e4] + [1e4] * 9, [1e4] * 10, [-1e4] * 10, [0.0] * 10, [1e4, -1e4] * 5], dtype=dtype
+    )
     z = z.repeat_interleave(2, 0).requires_grad_()
     y = torch.tensor([0, 1] * 6)
     value = losses.make(name, reduction="none")(z, y)
@@ -156,7 +158,9 @@ def test_symmetric_noise_moves_the_risk_as_the_theorem_says():
         every = torch.stack([loss(z, torch.full((100,), k)) for k in range(K)], 1)  # (N, K)
         clean = loss(z, y)
         risk = (1 - eta) * clean + eta / (K - 1) * (every.sum(1) - clean)
-        torch.testing.assert_close(risk, eta * LABEL_SUMS.get(name, every[0].sum()) / (K - 1) + (1 - eta * K / (K - 1)) * clean)
+        torch.testing.assert_close(
+            risk, eta * LABEL_SUMS.get(name, every[0].sum()) / (K - 1) + (1 - eta * K / (K - 1)) * clean
+        )
 
 
 def test_settings_follow_the_data_set():

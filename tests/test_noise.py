@@ -31,7 +31,9 @@ def test_matrices_are_row_stochastic(kind, rate):
 @pytest.mark.parametrize("kind", RATED)
 def test_exact_sampling_flips_exactly_the_nominal_share_of_every_class(kind):
     noisy = noise.corrupt(LABELS, kind, 0.4, seed=1)
-    if kind == "asymmetric-sequential":  # a later move takes its share of labels an earlier one brought: exact only on average
+    if (
+        kind == "asymmetric-sequential"
+    ):  # a later move takes its share of labels an earlier one brought: exact only on average
         np.testing.assert_allclose(noisy.realised, noisy.nominal, atol=0.08)
     else:
         np.testing.assert_array_equal(np.diag(noisy.realised), np.diag(noisy.nominal).round(12))
@@ -158,7 +160,11 @@ def test_human_labels_are_read_and_matched(tmp_path):
 def test_human_counts_match_the_published_rates():
     rates = {kind: 1 - np.trace(counts) / np.sum(counts) for kind, counts in noise.human_counts().items()}
     assert {k: round(v, 4) for k, v in rates.items()} == {
-        "human-aggregate": 0.0901, "human-random1": 0.1723, "human-random2": 0.1812, "human-random3": 0.1764, "human-worst": 0.4021,
+        "human-aggregate": 0.0901,
+        "human-random1": 0.1723,
+        "human-random2": 0.1812,
+        "human-random3": 0.1764,
+        "human-worst": 0.4021,
     }  # fmt: skip  (Wei et al. 2022, table 1, where aggregate is printed as 9.03 %)
 
 
@@ -167,7 +173,9 @@ class Evil:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("content", [Evil(), {"clean_label": Evil()}, {"clean_label": "text"}, [1, 2], {"clean_label": np.zeros(3)}])
+@pytest.mark.parametrize(
+    "content", [Evil(), {"clean_label": Evil()}, {"clean_label": "text"}, [1, 2], {"clean_label": np.zeros(3)}]
+)
 def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, content, capsys):
     save(tmp_path, content)
     with pytest.raises(ValueError, match=r"CIFAR-10_human|worse_label|clean_label"):

@@ -1,0 +1,94 @@
+"""Grids: every combination once, stable ids, clear errors."""
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from saidl import experiments, losses
+from saidl.experiments import Run, grid
+from saidl.training import Settings
+
+
+def test_the_quick_grid_is_the_issues():
+    runs = experiments.noise_grid("quick")
+    assert len(runs) == 8 * (5 + 4)
+    assert len({r.id for r in runs}) == len(runs)
+    assert {r.loss for r in runs} == set(experiments.PAPER_LOSSES)
+
+
+def test_one_clean_run_stands_for_every_kind():
+    assert len(grid("quick", loss=["ce", "mae"], noise=["symmetric", "asymmetric"], rate=[0, 0.2])) == 2 * 3
+
+
+def test_ids_do_not_depend_on_order_or_on_fields_left_at_their_default():
+    run = grid("paper", loss="nce+agce", rate=0.4)[0]
+    back = Run.from_dict({**asdict(run), "model_options": [list(p) for p in run.model_options]})
+    assert back == run
+    assert back.id == run.id
+    assert replace(run, seed=1).id != run.id != replace(run, settings=replace(run.settings, lr=0.02)).id
+    assert replace(run, settings=replace(run.settings, momentum=Settings().momentum)).id == run.id
+
+
+def test_noise_and_training_never_share_a_seed():
+    for run in grid("quick", seed=range(5)):
+        assert run.noise_seed != run.seed
+
+
+def test_regularisers_follow_the_loss():
+    anl, apl = grid("paper", loss=["anl-ce", "nce+rce"], rate=0.4)
+    assert (anl.settings.l1, anl.settings.weight_decay) == (5e-5, 0.0)
+    assert (apl.settings.l1, apl.settings.weight_decay) == (0.0, 1e-4)
+    eps = grid("paper", loss="eps-ce+mae", noise=["symmetric", "asymmetric"], rate=0.4)
+    assert [dict(r.loss_options)["m"] for r in eps] == [1e5, 1e3]
+    assert dict(grid("paper", task="mnist-noise", loss="nce+rce")[0].loss_options)["beta"] == 10
+
+
+def test_paper_profile_is_the_papers_recipe():
+    (run,) = grid("paper", loss="ce", rate=0.4)
+    s = run.settings
+    assert (s.epochs, s.batch_size, s.lr, s.momentum, s.weight_decay, s.clip, s.augment) == (
+        120,
+        128,
+        0.01,
+        0.9,
+        1e-4,
+        5.0,
+        "crop-flip",
+    )
+    assert (run.dataset, run.train_size, run.model, s.valid_fraction) == ("cifar10", None, "cnn8", 0.0)
+
+
+@pytest.mark.parametrize("profile", experiments.PROFILES)
+def test_queues_hold_no_run_twice_and_only_known_losses(profile):
+    runs = experiments.queue(profile)
+    assert len({r.id for r in runs}) == len(runs)
+    assert all(losses.resolve(r.loss) == r.loss and r.profile == profile for r in runs)
+    if profile == "paper":
+        assert [r.loss for r in runs[:9]] == ["ce"] * 9
+        assert {r.noise for r in runs} >= {"symmetric", "asymmetric", "asymmetric-sequential", "human-worst"}
+
+
+def test_profile_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SAIDL_PROFILE", "smoke")
+    assert grid()[0].profile == "smoke"
+    monkeypatch.setenv("SAIDL_PROFILE", "huge")
+    with pytest.raises(ValueError, match="profile must be one of"):
+        grid()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": "nonsense"}, "loss must be one of"),
+        ({"noise": "loud"}, "noise must be one of"),
+        ({"rate": 1.2}, "rate must lie in"),
+        ({"rate": float("nan")}, "rate must lie in"),
+        ({"task": "chess"}, "task must be one of"),
+        ({"noise": "human-worst"}, "CIFAR-10's"),
+        ({"learning_rate": 1}, "unknown setting"),
+        ({"epochs": 0}, "epochs must be"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        grid("quick", **arguments)

@@ -1,0 +1,217 @@
+"""The fit loop against loops written out by hand and torch's own schedulers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from saidl import data, losses, models, noise, training
+from saidl.training import Settings
+
+DIGITS = data.load("digits", train_size=200)
+PLAIN = Settings(epochs=3, batch_size=32, lr=0.05, precision="float32", valid_fraction=0.0)
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return models.make("small-cnn", channels=(4, 8))
+
+
+def fit(settings=PLAIN, model=None, train=DIGITS.train, loss="ce", **options):
+    model = model or small()
+    return model, training.fit(model, train, DIGITS.test, losses.make(loss), settings, **({"seed": 0} | options))
+
+
+def test_fit_is_the_plain_loop():
+    """The same batches through an ordinary loop with torch's optimiser, scheduler and clipping give the same weights."""
+    ours, history = fit()
+    reference, generator = small(), torch.Generator().manual_seed(0)
+    torch.randperm(200, generator=generator)  # the validation split's draw, empty here
+    x, y = DIGITS.train.images.double(), DIGITS.train.labels
+    x = ((x - x.mean()) / x.std(unbiased=False)).float().contiguous(memory_format=torch.channels_last)
+    reference.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(reference.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    total = []
+    for _ in range(3):
+        total.append(0.0)
+        for index in data.batches(200, 32, generator):
+            loss = nn.functional.cross_entropy(reference(x[index]), y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(reference.parameters(), 5.0)
+            optimizer.step()
+            total[-1] += loss.item() * len(index) / 200
+        schedule.step()
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(history.loss, total, rtol=1e-4)
+
+
+def test_history_agrees_with_the_trained_network():
+    model, history = fit()
+    x = DIGITS.test.images.float()
+    train = DIGITS.train.images.double()
+    guess = model.eval()(((x - train.mean()) / train.std(unbiased=False)).float()).argmax(1)
+    confusion = np.zeros((10, 10), dtype=int)
+    np.add.at(confusion, (DIGITS.test.labels, guess), 1)
+    np.testing.assert_array_equal(history.confusion, confusion)
+    assert history.test_accuracy[-1] == pytest.approx(np.trace(confusion) / 500)
+    np.testing.assert_allclose(history.class_accuracy[-1], np.diag(confusion) / confusion.sum(1))
+
+
+def test_memorised_and_resisted_count_flipped_samples_only():
+    noisy = noise.corrupt(DIGITS.train.labels, "symmetric", 0.4, seed=0)
+    train = DIGITS.train.with_labels(noisy.labels)
+    _, history = fit(
+        Settings(epochs=30, batch_size=32, lr=0.05, precision="float32"), train=train, clean_labels=DIGITS.train.labels
+    )
+    assert history.memorised[-1] > 0.5 > history.memorised[0]  # cross-entropy learns wrong labels by heart
+    assert all(0 <= m + r <= 1 for m, r in zip(history.memorised, history.resisted, strict=True))
+    _, clean = fit(clean_labels=DIGITS.train.labels)
+    assert all(math.isnan(m) for m in clean.memorised)
+
+
+@pytest.mark.parametrize(("warmup", "lr_min"), [(0, 0.0), (0, 0.01), (2, 0.0)])
+def test_learning_rate_is_torchs_cosine(warmup, lr_min):
+    settings = Settings(epochs=9, lr=0.1, warmup=warmup, lr_min=lr_min, precision="float32")
+    run = training.Fit(
+        small(), DIGITS.train, DIGITS.test, losses.make("ce"), settings, 0, None, torch.device("cpu"), None
+    )
+    ours = []
+    for epoch in range(9):
+        run.set_lr(epoch)
+        ours.append(run.optimizer.param_groups[0]["lr"])
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9 - warmup, eta_min=lr_min)
+    expected = []
+    for _ in range(9 - warmup):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(ours[warmup:], expected)
+    assert ours[:warmup] == sorted(ours[:warmup])
+
+
+def test_validation_split_is_held_out_and_seeded():
+    def split(seed):
+        settings = Settings(valid_fraction=0.25, precision="float32")
+        run = training.Fit(
+            small(), DIGITS.train, DIGITS.test, losses.make("ce"), settings, seed, None, torch.device("cpu"), None
+        )
+        return {part.numpy().tobytes() for part in run.train[0]}, {part.numpy().tobytes() for part in run.valid[0]}
+
+    train, valid = split(0)
+    assert not train & valid
+    assert len(train) == 150
+    assert len(valid) == 50
+    assert split(0) == (train, valid) != split(1)
+
+
+def test_best_epoch_is_chosen_on_validation():
+    history = training.History(
+        valid_accuracy=[0.2, float("nan"), 0.7, 0.7], test_accuracy=[0.9, float("nan"), 0.5, 0.6]
+    )
+    assert history.best_epoch == 2
+    assert training.History(valid_accuracy=[float("nan")]).best_epoch is None
+
+
+def test_l1_penalty_is_on_the_weights_not_the_biases():
+    """One plain gradient step with and without it differs by lr * l1 * sign(w) on the weights alone."""
+    one_step = {
+        "epochs": 1,
+        "batch_size": 200,
+        "lr": 0.1,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "clip": 0.0,
+        "precision": "float32",
+        "valid_fraction": 0.0,
+    }
+    with_l1, without = (fit(Settings(**one_step, l1=l1))[0] for l1 in (0.01, 0.0))
+    for start, a, b in zip(small().parameters(), with_l1.parameters(), without.parameters(), strict=True):
+        expected = 0.1 * 0.01 * start.sign() if start.ndim > 1 else torch.zeros_like(start)
+        torch.testing.assert_close(b - a, expected, atol=1e-6, rtol=1e-3)
+
+
+def test_bfloat16_learns_as_float32_does():
+    settings = {"epochs": 8, "batch_size": 32, "lr": 0.05}
+    _, exact = fit(Settings(**settings, precision="float32"))
+    _, half = fit(Settings(**settings, precision="bfloat16"))
+    assert half.test_accuracy[-1] == pytest.approx(exact.test_accuracy[-1], abs=0.06)
+
+
+def test_statistics_are_numpys():
+    images = torch.randint(256, (50, 3, 5, 4), dtype=torch.uint8)
+    mean, std = training.statistics((p.float() for p in images.split(7)), 1)
+    np.testing.assert_allclose(mean.flatten(), images.numpy().mean((0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(std.flatten(), images.numpy().std((0, 2, 3)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("view", ["sequence", "sequence-gray", "sequence-permuted"])
+def test_sequence_views_show_every_pixel(view):
+    images = torch.randint(256, (20, 3, 4, 4), dtype=torch.uint8)
+    part = data.Images(images, torch.arange(20) % 2, ("a", "b"), "made up", torch.arange(20))
+    settings = Settings(view=view, precision="float32")
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            seen.append(x)
+            return self.weight.expand(len(x), 2)
+
+    run = training.Fit(Spy(), part, part, losses.make("ce", 2), settings, 0, None, torch.device("cpu"), None)
+    run.predict(images)
+    (x,) = seen
+    assert x.shape == (20, 16, 1 if view == "sequence-gray" else 3)
+    row_by_row = data.as_sequence(images, grayscale=view == "sequence-gray")
+    if view == "sequence-permuted":
+        assert not torch.equal(run.order, torch.arange(16))
+        row_by_row = row_by_row[:, run.order]
+    kept = run.train[0]  # statistics come from the whole training set, held-out part included
+    assert len(kept) == 18
+    torch.testing.assert_close(x.mean((0, 1)), torch.zeros(x.shape[2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.corrcoef(torch.stack([x.flatten(), row_by_row.flatten()]))[0, 1], torch.tensor(1.0), atol=0.05, rtol=0
+    )
+
+
+def test_the_callers_random_state_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    model = small()
+    torch.set_rng_state(before)
+    fit(model=model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"optimizer": "adamx"}, "optimizer must be one of"),
+        ({"view": "film"}, "view must be one of"),
+        ({"valid_fraction": 1.0}, "valid_fraction"),
+        ({"augment": "crop-flip", "view": "sequence"}, "for images"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**options)
+
+
+def test_bad_labels_and_divergence_are_named():
+    wrong = data.Images(DIGITS.train.images, DIGITS.train.labels + 5, DIGITS.train.classes, "digits")
+    with pytest.raises(ValueError, match=r"train labels must lie in \[0, 10\), found 5 to 14"):
+        fit(train=wrong)
+    with pytest.raises(ValueError, match="clean_labels must have shape"):
+        fit(clean_labels=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="training diverged"):
+        training.fit(small(), DIGITS.train, DIGITS.test, lambda z, y: z.sum() * float("nan"), PLAIN, seed=0)
