@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .discretization import check, discretize_dense, discretize_diagonal
+from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
 
 CHUNK = 2**20  # real numbers transformed at once on a CPU: what stays in its second-level cache
 
@@ -41,7 +41,10 @@ def diagonal_kernel(
     if not (A.is_complex() and C.is_complex()):
         raise ValueError(f"A and C must be complex, got {A.dtype} and {C.dtype}")
     check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
-    return power_sum_kernel(A, B, C, dt, length, method, alpha, gaps)
+    wide = wide_complex(A)
+    with torch.autocast(A.device.type, enabled=False):
+        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), method, alpha, gaps)
+        return power_sum_kernel(Ab, Bb, C, length)
 
 
 def dense_kernel(
@@ -57,7 +60,8 @@ def dense_kernel(
     if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
-    return krylov_kernel(A, B, C, dt, length, method, alpha, gaps)
+    with torch.autocast(A.device.type, enabled=False):
+        return krylov_kernel(*discretize_dense(A, B, dt, method, alpha, gaps), C, length)
 
 
 def cauchy_kernel(
@@ -114,11 +118,11 @@ def direct_conv(u: Tensor, kernel: Tensor) -> Tensor:
 # --- the same without checks, for the layers
 
 
-def power_sum_kernel(A, B, C, dt, length, method, alpha=0.5, gaps=None) -> Tensor:
-    wide = wide_complex(A)
-    with torch.autocast(A.device.type, enabled=False):
-        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), method, alpha, gaps)
-        return _PowerSums.apply(2 * C * Bb, Ab, length, C.real.dtype)
+def power_sum_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
+    """2 Re sum_n C_n Ab_n^l Bb_n for l < length: Ab and Bb (H, N), C (..., H, N) -> (..., H, length)."""
+    c = 2 * C * Bb
+    z = Ab.expand_as(c).reshape(-1, c.shape[-1])
+    return _PowerSums.apply(c.flatten(0, -2), z, length, C.real.dtype).unflatten(0, c.shape[:-1])
 
 
 def full(x: Tensor) -> Tensor:
@@ -188,22 +192,47 @@ def _complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
-def krylov_kernel(A, B, C, dt, length, method, alpha=0.5, gaps=None) -> Tensor:
+def krylov_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
+    """C Ab^l Bb for l < length: Ab (H, N, N), Bb (H, N), C (..., H, N) -> (..., H, length)."""
     s = 2 ** round(math.log2(length) / 2)
-    with torch.autocast(A.device.type, enabled=False):
-        Ab, Bb = discretize_dense(A, B, dt, method, alpha, gaps)
-        columns, Abs = _krylov(Ab, Bb, s)  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
-        rows, _ = _krylov(Abs.mT, C, -(-length // s))  # C Ab^(sj): (H, J, N)
-        return rearrange(rows @ columns.mT, "h j s -> h (j s)")[:, :length]
+    columns, Abs = _Krylov.apply(Ab, Bb.unsqueeze(1), s, True)  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
+    starts = C.reshape(-1, *Bb.shape).transpose(0, 1)  # (H, m, N), m = 2 of a bidirectional layer
+    rows, _ = _Krylov.apply(Abs.mT, starts, -(-length // s), False)  # C Ab^(sj): (H, J m, N)
+    K = rearrange(rows @ columns.mT, "h (j m) s -> m h (j s)", m=starts.shape[1])
+    return K[..., :length].reshape(*C.shape[:-1], length)
 
 
-def _krylov(A: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(b, A b, .., A^(count-1) b) as rows, and A^count where count is a power of two."""
-    X = b.unsqueeze(1)
-    while X.shape[1] < count:
-        X = torch.cat([X, X[:, : count - X.shape[1]] @ A.mT], 1)
-        A = A @ A
-    return X, A
+class _Krylov(torch.autograd.Function):
+    """b, A b, .., A^(count-1) b as rows, for A (H, N, N) and m vectors b (H, m, N): (H, count m, N), by doubling.
+
+    And A^count, if asked for; count is then a power of two.
+    """
+
+    @staticmethod
+    def forward(ctx, A, b, count, power):
+        X, powers, rows = b, [], count * b.shape[1]
+        while X.shape[1] < rows:
+            A = powers[-1] @ powers[-1] if powers else A
+            powers.append(A)
+            X = torch.cat([X, X[:, : rows - X.shape[1]] @ A.mT], 1)
+        ctx.save_for_backward(X, *powers)
+        ctx.m, ctx.power = b.shape[1], power
+        return X, A @ A if power and powers else A
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dX, dtop):
+        X, *powers = ctx.saved_tensors
+        dA = dtop if ctx.power else None
+        for k in reversed(range(len(powers))):
+            A, w = powers[k], ctx.m * 2**k
+            if dA is not None:  # of the square above
+                dA = torch.baddbmm(dA @ A.mT, A.mT, dA)
+            new = dX[:, w : 2 * w]  # = X[:w] A^T
+            n = new.shape[1]
+            dA = new.mT @ X[:, :n] if dA is None else dA.baddbmm_(new.mT, X[:, :n])
+            dX = torch.cat([torch.baddbmm(dX[:, :n], new, A), dX[:, n:w]], 1)
+        return dA, dX, None, None
 
 
 class _FFTConv(torch.autograd.Function):
@@ -280,9 +309,33 @@ def _unspectrum(spectrum: Tensor, kernel: Tensor, n: int) -> Tensor:
 
 def dplr_to_dense(Lambda: Tensor, P: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """(Lambda - P P^H, B) of (H, N) pairs in coordinates sqrt(2) (Re x, Im x): A = D - p p^T (H, 2N, 2N), b (H, 2N)."""
-    re, im, p = torch.diag_embed(Lambda.real), torch.diag_embed(Lambda.imag), real_column(P)
-    D = torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
-    return D - p.unsqueeze(-1) * p.unsqueeze(-2), real_column(B)
+    p = real_column(P)
+    return _blocks(Lambda) - p.unsqueeze(-1) * p.unsqueeze(-2), real_column(B)
+
+
+def discretize_dplr(
+    Lambda: Tensor, P: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`discretize` of `dplr_to_dense`; for the generalised bilinear family without a linear solve, by Sherman and Morrison.
+
+    With E = (I - alpha dt D)^-1: R = (I - alpha dt A)^-1 = E - g E p p^T E, g = alpha dt / (1 + alpha dt p^T E p),
+    Ab = (R - (1 - alpha) I) / alpha and Bb = dt R b.
+    """
+    alpha = ALPHA.get(method, alpha)
+    if method not in (*ALPHA, "gbt") or alpha == 0:
+        return discretize_dense(*dplr_to_dense(Lambda, P, B), dt, method, alpha, gaps)
+    dt = dt.unsqueeze(-1)
+    e = 1 / (1 - alpha * dt * Lambda)
+    q, r, b = real_column(e * P), real_column(e.conj() * P), real_column(e * B)  # E p, E^T p, E b
+    g = alpha * dt / (1 + alpha * dt * 2 * (e.real * P.abs().square()).sum(-1, keepdim=True))
+    Bb = dt * (b - g * q * (r * real_column(B)).sum(-1, keepdim=True))
+    return torch.baddbmm(_blocks((e - (1 - alpha)) / alpha), (-g / alpha * q).unsqueeze(-1), r.unsqueeze(-2)), Bb
+
+
+def _blocks(Lambda: Tensor) -> Tensor:
+    """diag(Lambda) (H, N) as a real matrix (H, 2N, 2N)."""
+    re, im = torch.diag_embed(Lambda.real), torch.diag_embed(Lambda.imag)
+    return torch.cat([torch.cat([re, -im], -1), torch.cat([im, re], -1)], -2)
 
 
 def real_column(x: Tensor) -> Tensor:

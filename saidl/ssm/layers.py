@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
-from .discretization import check_method, discretize_dense, discretize_diagonal
+from .discretization import check_method, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
@@ -89,14 +89,7 @@ class _SSM(nn.Module):
         """The kernel (H, length) without the D skip, (2, H, length) if bidirectional; "async" as if all gaps were 1."""
         kernels.check_length(length)
         _check_rate(rate)
-        A, B, C = self._system()
-        dt = self._dt(rate)
-        if self.bidirectional:
-            A, B, C, dt = torch.cat([A, A]), torch.cat([B, B]), C.flatten(0, 1), torch.cat([dt, dt])
-        K = self._make_kernel(
-            A, B, C, dt, length, self.method, self.alpha, torch.ones_like(dt[0]) if self.method == "async" else None
-        )
-        return K.unflatten(0, (2, -1)) if self.bidirectional else K
+        return self._powers(*self._discretised(rate), length)
 
     @_exactly
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
@@ -120,6 +113,9 @@ class _SSM(nn.Module):
 
     def _A(self) -> Tensor:
         return torch.complex(-torch.exp(kernels.full(self.log_A_real)), kernels.full(self.A_imag))  # (H, N/2)
+
+    def _gap(self) -> Tensor | None:
+        return torch.ones_like(self.log_dt[0]) if self.method == "async" else None
 
     def extra_repr(self) -> str:
         d_model, half = self.A_imag.shape
@@ -146,7 +142,7 @@ class S4D(_SSM):
         "A_imag",
         "B",
     )  # lr <= 1e-3, no weight decay: see models.parameter_groups
-    _make_kernel = staticmethod(kernels.power_sum_kernel)
+    _powers = staticmethod(kernels.power_sum_kernel)
 
     def __init__(
         self,
@@ -168,21 +164,23 @@ class S4D(_SSM):
         B = torch.stack([torch.ones_like(self.A_imag), torch.zeros_like(self.A_imag)], -1)
         self.B = nn.Parameter(B) if train_B else None
 
-    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         A = self._A()
         B = torch.ones_like(A) if self.B is None else torch.view_as_complex(kernels.full(self.B))
-        return A, B, torch.view_as_complex(kernels.full(self.C))
+        wide = kernels.wide_complex(A)
+        dt = self._dt(rate).to(wide.to_real())
+        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt, self.method, self.alpha, self._gap())
+        return Ab, Bb, torch.view_as_complex(kernels.full(self.C))
 
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
         """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
         _check_step(self, rate)
-        A, B, C = self._system()
-        x = torch.zeros(batch, *A.shape, dtype=A.dtype, device=A.device)
-        wide, dt = kernels.wide_complex(A), self._dt(rate)
-        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), self.method, self.alpha)
-        C = torch.view_as_real((2 * C * Bb).to(A.dtype).conj_physical())  # a real product with (Re x, Im x) is Re(C x)
-        return State(x, dt.unsqueeze(-1) * A if self.method == "async" else Ab.to(A.dtype), None, C)
+        Ab, Bb, C = self._discretised(rate)
+        Ab = self._dt(rate).unsqueeze(-1) * self._A() if self.method == "async" else Ab.to(C.dtype)
+        x = torch.zeros(batch, *C.shape, dtype=C.dtype, device=C.device)
+        # a real product with (Re x, Im x) is Re(C x)
+        return State(x, Ab, None, torch.view_as_real((2 * C * Bb).to(C.dtype).conj_physical()))
 
     @_exactly
     def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
@@ -198,7 +196,7 @@ class S4(_SSM):
     """Diagonal-plus-rank-one state-space layer, HiPPO-LegS at the start; arguments as for `S4D`."""
 
     slow_parameters = ("log_dt", "log_A_real", "A_imag", "P", "B")
-    _make_kernel = staticmethod(kernels.krylov_kernel)
+    _powers = staticmethod(kernels.krylov_kernel)
 
     def __init__(
         self,
@@ -216,19 +214,22 @@ class S4(_SSM):
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
         self.P, self.B = (nn.Parameter(torch.view_as_real(x).float().repeat(d_model, 1, 1)) for x in (P, B))
 
-    def _system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
-        return *kernels.dplr_to_dense(self._A(), P, B), kernels.real_row(C)
+        dplr = self._A(), P, B
+        return *kernels.discretize_dplr(*dplr, self._dt(rate), self.method, self.alpha, self._gap()), kernels.real_row(
+            C
+        )
 
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
         """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
         _check_step(self, rate)
-        A, B, C = self._system()
-        dt = self._dt(rate)
-        Ab, Bb = discretize_dense(A, B, dt, self.method, self.alpha)
-        x = torch.zeros(batch, *B.shape, dtype=B.dtype, device=B.device)
-        return State(x, dt[:, None, None] * A if self.method == "async" else Ab, Bb, C)
+        Ab, Bb, C = self._discretised(rate)
+        if self.method == "async":
+            P = torch.view_as_complex(kernels.full(self.P))
+            Ab = self._dt(rate)[:, None, None] * kernels.dplr_to_dense(self._A(), P, P)[0]
+        return State(torch.zeros(batch, *Bb.shape, dtype=Bb.dtype, device=Bb.device), Ab, Bb, C)
 
     @_exactly
     def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:

@@ -97,6 +97,17 @@ def test_real_coordinates_are_the_complex_system():
     assert torch.linalg.eigvalsh(Ad + Ad.mT).max() < 1e-12  # so bilinear and zoh make it a contraction
 
 
+@pytest.mark.parametrize("method", ssm.METHODS)
+def test_low_rank_discretisation_is_the_dense_one(method):
+    """Sherman and Morrison's inverse against a linear solve."""
+    A, B, _, dt = pairs()
+    P = 3 * pairs(seed=1)[1]
+    gaps = torch.ones(()) if method == "async" else None
+    ours = kernels.discretize_dplr(A, P, B, dt, method, 0.7, gaps)
+    dense = ssm.discretize(*kernels.dplr_to_dense(A, P, B), dt, method, alpha=0.7, gaps=gaps)
+    torch.testing.assert_close(ours, dense, rtol=1e-10, atol=1e-12)
+
+
 def test_single_precision_is_precise():
     """float32 kernels of the hardest initialisation, large frequencies at large steps, lose nothing to long powers."""
     A = ssm.INITS["legs"](64).expand(8, -1)
