@@ -150,7 +150,8 @@ def accuracy_by_rate(table, published=None):
                 ax.plot(theirs.rate, theirs.accuracy, **look(name) | {"linestyle": "none", "markerfacecolor": "none"})
         ax.set(xlabel=f"{kind} noise rate", xticks=rates)
     if published is not None:
-        axes[0, 0].plot([], [], "o", color="black", markerfacecolor="none", label="hollow: published")
+        hollow = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+        axes[0, 0].errorbar([], [], label="hollow: published", **hollow)
     axes[0, 0].set_ylabel("test accuracy, %")
     legend(fig, axes)
     return fig
@@ -242,23 +243,28 @@ def bars(table, published=None):
 def matrices(
     named: Mapping[str, np.ndarray], classes=None, columns: int = 3, axes_labels=("label given", "true class")
 ):
-    """Row-stochastic matrices (K, K) as heat maps on one scale, a panel a name; one or two show their numbers too."""
+    """Row-stochastic matrices (K, K) as heat maps on one scale, the square root of the share, so that the faint shows;
+    a panel a name, and one or two of them with their numbers."""
+    from matplotlib.colors import PowerNorm
+
     rows, columns = -(-len(named) // columns), min(columns, len(named))
-    fig, axes = panels(rows, columns, height=WIDTH / columns * 0.95, sharex=True, sharey=True)
+    long = max(map(len, classes or [""])) > 3
+    height = WIDTH / columns * (0.85 if long else 0.95) + (0.6 / rows if long else 0)
+    fig, axes = panels(rows, columns, height=height, sharex=True, sharey=True)
     for ax in axes.flat[len(named) :]:
         ax.set_axis_off()
     for ax, (name, matrix) in zip(axes.flat, named.items(), strict=False):
         matrix = np.asarray(matrix, float)  # (K, K)
-        picture = ax.imshow(matrix, vmin=0, vmax=1)
+        picture = ax.imshow(matrix, norm=PowerNorm(0.5, 0, 1))
         if len(named) <= 2 and len(matrix) <= 10:
             for i, j in zip(*np.nonzero(matrix >= 0.005), strict=True):
-                colour = "white" if matrix[i, j] > 0.5 else "black"
-                ax.text(j, i, f"{matrix[i, j]:.2f}".lstrip("0"), ha="center", va="center", fontsize=6, color=colour)
+                text, colour = f"{matrix[i, j]:.2f}".lstrip("0"), "white" if matrix[i, j] > 0.3 else "black"
+                ax.text(j, i, text.replace("1.00", "1"), ha="center", va="center", fontsize=6, color=colour)
         ticks = range(len(matrix)) if len(matrix) <= 10 else []
         ax.set(title=name, xticks=ticks, yticks=ticks)
         ax.grid(False)
         if classes and len(classes) == len(matrix) <= 10:
-            ax.set_xticklabels(classes, rotation=90, fontsize=7)
+            ax.set_xticklabels(classes, rotation=90 if long else 0, fontsize=7)
             ax.set_yticklabels(classes, fontsize=7)
     fig.supxlabel(axes_labels[0], fontsize=9)
     fig.supylabel(axes_labels[1], fontsize=9)
@@ -290,8 +296,8 @@ def image_grid(images, given, true=None, classes=None, columns: int = 10):
     """
     given, true = np.asarray(given), np.asarray(given if true is None else true)
     names = [str(c) for c in range(max(given.max(), true.max()) + 1)] if classes is None else classes
-    rows, columns = -(-len(given) // columns), min(columns, len(given))
-    fig, axes = panels(rows, columns, height=WIDTH / columns * 1.3)
+    rows, columns, long = -(-len(given) // columns), min(columns, len(given)), max(map(len, names)) > 3
+    fig, axes = panels(rows, columns, height=WIDTH / columns * (1.4 if long else 1.3))
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
@@ -299,7 +305,6 @@ def image_grid(images, given, true=None, classes=None, columns: int = 10):
     for ax, image, g, t in zip(axes.flat, np.asarray(images), given, true, strict=False):
         ax.imshow(image.transpose(1, 2, 0), cmap="gray")
         wrong = g != t
-        long = max(len(names[g]), len(names[t])) > 3
         text = f"{names[t]}{chr(10) if long else ' '}\u2192 {names[g]}" if wrong else names[g]
         ax.set_title(text, fontsize=6 if long else 8, color="#B00000" if wrong else "black", pad=2)
         ax.spines[:].set(visible=bool(wrong), color="#B00000", linewidth=2)
