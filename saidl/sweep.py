@@ -1,16 +1,22 @@
 """Run a grid: skip what is there, record what failed, lose nothing.
 
-Runs are spread by joblib: over processes on this machine, or over whatever backend the caller has registered (Dask, Ray). Each run computes
-on one CPU thread, so that its bits do not depend on how many run beside it.
+Runs are spread by joblib: over processes on this machine, or over the backend that the caller names or has registered
+(Dask, Ray). Each run computes on one CPU thread, so that its bits do not depend on how many run beside it. Any number
+of sweeps may share a store, from several machines too: a run's lock (`results.lock`) keeps them apart, and tells what
+a process that was killed was doing.
 """
 
 import contextlib
+import json
 import os
 import platform
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,69 +25,162 @@ from tqdm.auto import tqdm
 from saidl import results
 from saidl.experiments import Run
 
+# A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
+ONE_RUN = threading.Lock()
 
-def run(runs: Sequence[Run], store, n_jobs: int = 1, progress: bool = True):
+
+def run(
+    runs: Sequence[Run], store, n_jobs: int | None = None, progress: bool = True,
+    backend: str | None = None, address: str | None = None,
+):  # fmt: skip
     """Make every run that the store does not hold yet, and return all of them.
 
-    Arguments: runs; store, a folder; n_jobs, processes at once (-1: one a core); a joblib backend registered by the caller is used as it is.
+    Arguments: runs; store, a folder (on a cluster: one that every worker sees); n_jobs, processes at once (-1: one a
+        core; None: one, or what the caller's joblib.parallel_config says); backend, "dask", "ray" or one of joblib's;
+        address, the scheduler of the former two ("tcp://host:8786"; None: a cluster on this machine). Workers suit best
+        that do one thing at a time (dask worker --nthreads 1). One GPU a run is the engine's to arrange: dask-cuda's
+        workers, or its resources named in joblib.parallel_config around this call.
     Returns: DataFrame as `results.load`, one row a run in the order given.
-    Raises OSError for a store that cannot be written, before any work; RuntimeError at the end when runs failed, naming them: their
-    errors are recorded, the others are done, and calling again tries the failed ones once more.
+    Raises ValueError for runs or a backend that cannot be and OSError for a store that cannot be written, before any
+    work; RuntimeError at the end when runs failed, naming them: their errors are recorded, the others are done, and
+    calling again tries the failed ones once more.
     """
-    from joblib import Parallel, delayed
-
-    store = Path(store)
-    check_writable(store)
-    runs = list(runs)
-    todo = [r for r in runs if not present(r, store)]
+    runs, store = list(runs), Path(store).absolute()
+    check_runs(runs)
+    todo = [r for r in {r.id: r for r in runs}.values() if not present(r, store)]
     if todo:
-        tasks = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)(delayed(make)(r, str(store)) for r in todo)
-        for _ in tqdm(tasks, total=len(todo), desc=f"{todo[0].profile} runs", disable=not progress or len(todo) < 2):
-            pass
+        check_writable(store)
+        title = f"{todo[0].profile} runs"
+        bar = tqdm(total=len(todo), desc=title, disable=not progress or len(todo) < 2)
+        with engine(backend, address), bar:
+            others = spread(todo, store, n_jobs, bar)  # left to the sweep that is at them, then waited for
+            spread(others, store, n_jobs, bar, wait=True)
+    for path in (store / f"{r.id}.json" for r in runs):
+        if results.orphaned(path) and results.done(path):
+            results.clear(path)
     table = results.load(store).set_index("id").reindex([r.id for r in runs]).reset_index()
-    failed = table[table.status != "done"]
-    if len(failed):
-        lines = "; ".join(f"{r.id} ({r.loss}, {r.noise} {r.rate}): {r.error}" for r in failed.itertuples())
-        raise RuntimeError(f"{len(failed)} of {len(runs)} runs failed: {lines}")
+    errors = table.error.where(table.status.notna(), "no record of it; do all workers see this folder?")
+    lines = [f"{r.id} ({r.loss}, {r.noise} {r.rate}): {error}"
+             for r, error, status in zip(runs, errors, table.status, strict=True) if status != "done"]  # fmt: skip
+    if lines:
+        raise RuntimeError(f"{len(lines)} of {len(runs)} runs failed:\n  " + "\n  ".join(lines))
     return table
 
 
 def present(run: Run, store: Path) -> bool:
     path = store / f"{run.id}.json"
-    if not path.exists():
-        return False
     try:
         return results.read(path)["status"] == "done"
-    except ValueError:
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        warnings.warn(f"set aside, to be run again: {error}", stacklevel=3)
         results.set_aside(path)
         return False
 
 
-def make(run: Run, store: str) -> str:
-    """Do one run and record it, or its error; returns the id. This is what a worker executes."""
+def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = False) -> list[Run]:
+    """Make the runs; returns those that another process is at.
+
+    When a worker dies, the runs it was doing are made again one by one, each in a process of its own: so the one that
+    kills its process is known and recorded, and the others get done.
+    """
+    busy, seen = [], set()
+    while todo:
+        try:
+            with contextlib.closing(parallel(todo, store, n_jobs, wait)) as tasks:
+                for id, ours in tasks:
+                    seen.add(id)
+                    busy += [r for r in todo if r.id == id and not ours]
+                    bar.update(ours)
+            return busy
+        except OSError:
+            raise
+        except Exception:  # the engine's: a run's own errors are in its record
+            dead = [r for r in todo if r.id not in seen and results.orphaned(store / f"{r.id}.json")]
+            if not dead:
+                raise
+        for r in dead:
+            busy += [] if alone(r, store) else [r]
+            bar.update()
+        todo = [r for r in todo if r.id not in seen and r not in dead]
+    return busy
+
+
+def alone(run: Run, store: Path) -> bool:
+    """Make one run in a process of its own, and record it if that dies too; returns whether it is dealt with."""
+    try:
+        return all(ours for _, ours in parallel([run], store, n_jobs=2))  # two, as one job would be this very process
+    except OSError:
+        raise
+    except Exception as error:
+        path = store / f"{run.id}.json"
+        if results.orphaned(path):
+            results.clear(path)
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        results.write(failure(run, f"its process died, also with no other beside it; out of memory? ({what})"), store)
+        return True
+
+
+def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = False) -> Iterator[tuple[str, bool]]:
+    """`make` for every run, on joblib's backend, in the order they are done. Where that is Dask, its client is asked
+    itself: joblib (1.6) never hears of a task whose workers died, and works alone while there is one worker."""
+    from joblib.parallel import Parallel, delayed, get_active_backend
+
+    engine, _ = get_active_backend()
+    if not hasattr(engine, "client"):
+        pool = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+        yield from pool(delayed(make)(r, str(store), wait) for r in runs)
+        return
+    from distributed import as_completed
+
+    for future in as_completed(
+        engine.client.map(make, runs, store=str(store), wait=wait, pure=False, **engine.submit_kwargs)
+    ):
+        yield future.result()
+
+
+def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:
+    """Do one run and record it, or its error; this is what a worker executes.
+
+    Returns: its id, and whether it is dealt with: not when another process is at it and we do not wait. After waiting,
+    what that process has recorded stands, be it a failure.
+    """
+    path = Path(store) / f"{run.id}.json"
+    with ONE_RUN, results.lock(path, wait) as ours:
+        if ours and not (results.done(path) or (wait and path.exists())):
+            results.write(attempt(run, path.with_name(f".{run.id}.pt")), store)
+            results.clear(path)
+    return run.id, ours
+
+
+def attempt(run: Run, checkpoint: Path) -> dict:
+    """One run -> its record, done or failed."""
     import torch
 
-    if present(run, Path(store)):  # another process was faster
-        return run.id
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    told = {"versions": versions(), "device": device_name()}
-    base = {"schema": results.SCHEMA, "id": run.id, "run": run.to_dict()} | told
-    checkpoint = Path(store) / "checkpoints" / f"{run.id}.{os.getpid()}.pt"
-    adopt(checkpoint, run)
     began = time.perf_counter()
     try:
-        record = base | {"status": "done"} | execute(run, checkpoint)
+        record = described(run) | {"status": "done"} | execute(run, checkpoint)
+        if not 0 <= record["test_accuracy"] <= 1:
+            raise ValueError(f"its test accuracy is {record['test_accuracy']}")
     except Exception as error:
-        record = base | {"status": "failed", "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        record = failure(run, f"{type(error).__name__}: {error}") | {"traceback": traceback.format_exc()}
     finally:
         torch.set_num_threads(threads)
-    record["seconds"] = time.perf_counter() - began
-    results.write(record, store)
-    with contextlib.suppress(OSError):
-        checkpoint.unlink(missing_ok=True)
-        checkpoint.parent.rmdir()
-    return run.id
+    trained = sum(record.get("history", {}).get("seconds", []))  # by every process that had a part in it
+    return record | {"seconds": max(time.perf_counter() - began, trained)}
+
+
+def described(run: Run) -> dict:
+    return {
+        "schema": results.SCHEMA, "id": run.id, "run": run.to_dict(), "versions": versions(), "device": device_name(),
+    }  # fmt: skip
+
+
+def failure(run: Run, error: str) -> dict:
+    return described(run) | {"status": "failed", "error": error}
 
 
 def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
@@ -93,18 +192,18 @@ def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     train, test = data.load(run.dataset, train_size=run.train_size)
     human = {"indices": train.index} if run.noise in noise.HUMAN else {}
     noisy = noise.corrupt(
-        train.labels, run.noise, run.rate, num_classes=len(train.classes), seed=run.noise_seed, exact=run.exact, images=train.images,
-        dataset=run.dataset if run.noise.startswith("asymmetric") else None, matrix=run.transition, **human,
+        train.labels, run.noise, run.rate, num_classes=len(train.classes), seed=run.noise_seed, exact=run.exact,
+        dataset=run.dataset if run.noise.startswith("asymmetric") else None, images=train.images, matrix=run.transition,
+        **human,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         options = dict(run.model_options)
         if run.model in models.LAYERS:
-            options = {"d_input": sequence_channels(train, run.settings.view), "num_classes": len(train.classes)} | options
+            channels = sequence_channels(train, run.settings.view)
+            options = {"d_input": channels, "num_classes": len(train.classes)} | options
         model = models.make(run.model, **options)
     loss = losses.make(run.loss, len(train.classes), **dict(run.loss_options))
-    if checkpoint:
-        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
     history = training.fit(
         model, train.with_labels(noisy.labels), test, loss, run.settings, seed=run.seed,
         clean_labels=train.labels if noisy.rate else None, checkpoint=checkpoint, progress=progress,
@@ -124,48 +223,80 @@ def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     }  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------------------- helpers
+# ------------------------------------------------------------------------------------------------------------ helpers
+
+
+@contextlib.contextmanager
+def engine(backend: str | None, address: str | None) -> Iterator[None]:
+    """joblib set to a backend by name; Dask and Ray are connected first."""
+    from joblib import parallel_config
+
+    if address and backend not in ("dask", "ray"):
+        raise ValueError(f"address is for the backends dask and ray, not {backend!r}")
+    with contextlib.ExitStack() as stack:
+        options = {}
+        if backend == "dask":
+            from distributed import Client
+
+            options = {"client": stack.enter_context(Client(address))}
+        elif backend == "ray":
+            import ray
+            from ray.util.joblib import register_ray
+
+            register_ray()
+            if not ray.is_initialized():
+                ray.init(address=address)
+                stack.callback(ray.shutdown)
+        if backend:
+            stack.enter_context(parallel_config(backend, n_jobs=-1, **options))
+        yield
+
+
+def check_runs(runs: list[Run]) -> None:
+    """Raises ValueError for what cannot be run, or not be told from its record: an unknown name, a NaN rate."""
+    from saidl import losses, models, noise
+
+    for run in runs:
+        if not isinstance(run, Run):
+            raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
+        losses.resolve(run.loss)
+        for name, known in {"model": (*models.IMAGE_MODELS, *models.LAYERS), "noise": noise.KINDS}.items():
+            if getattr(run, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(run, name)!r}")
+        if run.noise not in noise.HUMAN and run.transition is None:
+            noise.checked_rate(run.rate)
+        try:
+            same = Run.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False))).id == run.id
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{run} cannot be recorded: {error}") from error
+        if not same:
+            raise ValueError(f"{run} would not be read back as it is")
 
 
 def sequence_channels(train, view: str) -> int:
     return 1 if view == "sequence-gray" else train.images.shape[1]
 
 
-def adopt(checkpoint: Path, run: Run) -> None:
-    """Take over the newest checkpoint a killed process left for this run."""
-    if not checkpoint.parent.is_dir():
-        return
-    left = [p for p in checkpoint.parent.glob(f"{run.id}.*.pt") if not alive(int(p.name.split(".")[1]))]
-    for path in sorted(left, key=lambda p: p.stat().st_mtime):
-        with contextlib.suppress(OSError):
-            path.replace(checkpoint)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def cores(profile: str = "quick") -> int:
-    """How many runs at once suit a profile here: one a core; one in all for smoke, whose runs are shorter than a process takes to start."""
-    return 1 if profile == "smoke" else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many runs at once suit a profile here: one a core; one in all for smoke, shorter than a process's start."""
+    if profile == "smoke":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_writable(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        probe = store / f".probe.{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe = store / f".probe.{os.getpid()}.part"
+        try:
+            probe.write_bytes(bytes(1 << 16))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise type(error)(error.errno, f"the store {store} cannot be written: {error.strerror}") from None
 
 
+@cache
 def versions() -> dict:
     found = {"python": platform.python_version()}
     for name in ("saidl", "torch", "torchvision", "numpy"):
@@ -174,6 +305,7 @@ def versions() -> dict:
     return found
 
 
+@cache
 def device_name() -> str:
     import torch
 

@@ -1,12 +1,15 @@
 """One fit loop for images and sequences.
 
-The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device within an
-epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with the
+The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device within
+an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with the
 same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
 """
 
+import contextlib
+import copy
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +23,7 @@ from saidl import data
 from saidl.data import Images
 
 VIEWS = ("image", "sequence", "sequence-gray", "sequence-permuted")
+SAVE_EVERY = 20  # seconds between checkpoints
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,17 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self):
-        for name, least in {"epochs": 1, "batch_size": 2, "eval_every": 1, "lr": 0, "weight_decay": 0, "l1": 0, "clip": 0, "warmup": 0}.items():
+        lowest = {
+            "epochs": 1,
+            "batch_size": 2,
+            "eval_every": 1,
+            "lr": 0,
+            "weight_decay": 0,
+            "l1": 0,
+            "clip": 0,
+            "warmup": 0,
+        }
+        for name, least in lowest.items():
             if not getattr(self, name) >= least or not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
         for name, allowed in {
@@ -61,7 +75,8 @@ class Settings:
 
 @dataclass
 class History:
-    """What `fit` saw, a list entry an epoch (shares in [0, 1]; NaN where an epoch was not evaluated), and the last epoch's confusion matrix.
+    """What `fit` saw, a list entry an epoch (shares in [0, 1]; NaN where an epoch was not evaluated), and the last epoch's confusion
+    matrix.
 
     `memorised` and `resisted` are taken over the training samples whose label was flipped: the share predicted as the wrong label given,
     and the share predicted as the true class all the same. They need `clean_labels`.
@@ -94,8 +109,8 @@ def fit(
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
         scalar; seed, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
-        continued from if present; groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`);
-        progress, True or a label for the bar.
+        continued from if present (yours to remove, once the result is safe); groups, (model, lr, weight_decay) -> optimiser groups
+        (default: `models.parameter_groups`); progress, True or a label for the bar.
     Returns: History.
     Raises ValueError for labels outside the network's classes, an empty set, or a loss that stopped being finite.
     """
@@ -110,7 +125,7 @@ class Fit:
     """One training run: everything that lives from one epoch to the next."""
 
     def __init__(self, model, train, test, loss, settings, seed, clean_labels, device, groups):
-        self.settings, self.device, self.loss = settings, device, loss
+        self.settings, self.device, self.loss, self.seed, self.given = settings, device, loss, seed, train
         self.generator = torch.Generator().manual_seed(seed)
         self.bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
         layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
@@ -127,7 +142,9 @@ class Fit:
         self.clean = None if clean_labels is None else clean_labels[kept].to(device)
         if settings.augment == "crop-flip":
             self.canvas = data.padded(self.train[0])
-        self.order = data.permutation(train.images[0, 0].numel()).to(device) if settings.view == "sequence-permuted" else None
+        self.order = (
+            data.permutation(train.images[0, 0].numel()).to(device) if settings.view == "sequence-permuted" else None
+        )
 
         if groups is None:
             from saidl.models import parameter_groups as groups
@@ -154,16 +171,18 @@ class Fit:
             if not math.isfinite(row["loss"]):
                 raise ValueError(f"the loss is {row['loss']} after epoch {epoch + 1}: training diverged")
             last = epoch + 1 == self.settings.epochs
-            row |= self.evaluate_epoch(last) if last or (epoch + 1) % self.settings.eval_every == 0 else self.not_evaluated()
+            row |= (
+                self.evaluate_epoch(last)
+                if last or (epoch + 1) % self.settings.eval_every == 0
+                else self.not_evaluated()
+            )
             row["seconds"] = time.perf_counter() - began
             for name, value in row.items():
                 getattr(self.history, name).append(value)
             bar.set_postfix(loss=f"{row['loss']:.3f}", test=f"{row['test_accuracy']:.1%}")
-            if checkpoint and not last and time.monotonic() - saved > 20:
+            if checkpoint and not last and time.monotonic() - saved > SAVE_EVERY:
                 self.save(checkpoint, epoch + 1)
                 saved = time.monotonic()
-        if checkpoint:
-            Path(checkpoint).unlink(missing_ok=True)
         return self.history
 
     def set_lr(self, epoch: int) -> None:
@@ -172,7 +191,10 @@ class Fit:
         if epoch < s.warmup:
             share, floor = (epoch + 1) / (s.warmup + 1), 0.0
         else:
-            share, floor = (1 + math.cos(math.pi * (epoch - s.warmup) / max(s.epochs - s.warmup, 1))) / 2, s.lr_min / s.lr if s.lr else 0.0
+            share, floor = (
+                (1 + math.cos(math.pi * (epoch - s.warmup) / max(s.epochs - s.warmup, 1))) / 2,
+                s.lr_min / s.lr if s.lr else 0.0,
+            )
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * (floor + (1 - floor) * share)
 
@@ -214,8 +236,16 @@ class Fit:
         if last:
             self.history.confusion = table.tolist()
         per_class = table.diagonal() / table.sum(1).clamp_min(1)
-        valid = (self.guesses(self.valid[0]) == self.valid[1]).double().mean().item() if len(self.valid[1]) else float("nan")
-        return {"valid_accuracy": valid, "test_accuracy": (table.trace() / len(labels)).item(), "class_accuracy": per_class.tolist()}
+        valid = (
+            (self.guesses(self.valid[0]) == self.valid[1]).double().mean().item()
+            if len(self.valid[1])
+            else float("nan")
+        )
+        return {
+            "valid_accuracy": valid,
+            "test_accuracy": (table.trace() / len(labels)).item(),
+            "class_accuracy": per_class.tolist(),
+        }
 
     def not_evaluated(self) -> dict:
         nan = float("nan")
@@ -257,38 +287,62 @@ class Fit:
     # ----------------------------------------------------------------------------------------------------- checkpoints
 
     def save(self, path, epoch: int) -> None:
+        """Write a checkpoint, whole or not at all; one that cannot be written (a full disk) is no reason to stop."""
         state = {
-            "epoch": epoch, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "history": asdict(self.history),
-            "generator": self.generator.get_state(), "rng": torch.get_rng_state(), "settings": asdict(self.settings),
+            "of": self.identity, "epoch": epoch, "history": asdict(self.history), "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(), "rng": torch.get_rng_state(),
         }  # fmt: skip
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        part = Path(path).with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        part = Path(path).with_suffix(f".{secrets.token_hex(4)}.part")
+        try:
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
+            print(f"no checkpoint of epoch {epoch}: {error}")
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def resume(self, path) -> int:
         """Continue from a checkpoint; a missing, damaged or foreign one means starting over."""
         if not path or not Path(path).exists():
             return 0
+        parts = self.model.state_dict(), self.optimizer.state_dict(), self.generator.get_state(), torch.get_rng_state()
+        fresh = copy.deepcopy(parts)
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["settings"] != asdict(self.settings):
-                raise ValueError("its settings are not this run's")
-            self.model.load_state_dict(state["model"])
+            if state["of"] != self.identity:
+                raise ValueError("it is another run's")
+            self.restore(state["model"], state["optimizer"], state["generator"].cpu(), state["rng"].cpu())
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+            self.history = History(**state["history"])
+            return state["epoch"]
         except Exception as error:
+            self.restore(*fresh)
             print(f"{Path(path).name} cannot be continued ({error}); starting over")
             return 0
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"].cpu())
-        torch.set_rng_state(state["rng"].cpu())
-        if "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-        self.history = History(**state["history"])
-        return state["epoch"]
+
+    def restore(self, model, optimizer, generator, rng) -> None:
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.generator.set_state(generator)
+        torch.set_rng_state(rng)
+
+    @property
+    def identity(self) -> dict:
+        """What a checkpoint must share with the run that continues it."""
+        data, device = self.given.fingerprint, self.device.type
+        return {
+            "settings": asdict(self.settings),
+            "seed": self.seed,
+            "loss": repr(self.loss),
+            "data": data,
+            "device": device,
+        }
 
 
 # ------------------------------------------------------------------------------------------------------------------- helpers
