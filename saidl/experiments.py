@@ -165,8 +165,8 @@ def grid(
 
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
         noise kinds; rates in [0, 1] (one clean run stands for all kinds at rate 0; human kinds have no rate); seeds, used for the noise
-        draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of the
-        recipe's; settings, fields of `training.Settings` to change.
+        draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of
+        the recipe's; settings, fields of `training.Settings` to change.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
     Raises ValueError for any unknown name or value, before anything runs.
     """

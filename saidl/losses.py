@@ -18,11 +18,13 @@ import inspect
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_ZERO = -math.log(
     1e-4
 )  # A: what RCE puts for -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
+NEVER = -(2**62)  # nll_loss would skip labels of -100
 TINY = 1e-12  # keeps (1 - p)^gamma differentiable at p = 1
 
 
@@ -45,9 +47,13 @@ class RobustLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         check_batch(logits, target, self.num_classes)
-        with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        # from here on nothing multiplies matrices, so autocast leaves float32 alone
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        try:
             values = self.per_sample(self.log_probabilities(logits), target)  # (B,)
+        except (IndexError, RuntimeError):
+            check_range(target, self.num_classes)  # the usual reason; asking beforehand would cost every step
+            raise
         return values if self.reduction == "none" else getattr(values, self.reduction)()
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
@@ -68,15 +74,17 @@ def check_batch(logits: Tensor, target: Tensor, num_classes: int) -> None:
         )
     if target.shape != logits.shape[:1] or target.dtype != torch.int64:
         raise ValueError(f"target must be int64 of shape ({len(logits)},), not {target.dtype} {tuple(target.shape)}")
-    if target.device.type == "cpu" and len(target) and not torch.compiler.is_compiling():
-        low, high = (int(v) for v in target.aminmax())
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"target must lie in [0, {num_classes}), found {low if low < 0 else high}")
+
+
+def check_range(target: Tensor, num_classes: int) -> None:
+    low, high = (int(v) for v in target.aminmax())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"target must lie in [0, {num_classes}), found {low if low < 0 else high}") from None
 
 
 def pick(values: Tensor, target: Tensor) -> Tensor:
-    """values (B, K), target (B,) -> values at the label (B,)."""
-    return values.gather(1, target[:, None]).squeeze(1)
+    """values (B, K), target (B,) -> values at the label (B,): torch's nll_loss is a gather and its gradient in one kernel each."""
+    return -F.nll_loss(values, target, reduction="none", ignore_index=NEVER)
 
 
 def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
@@ -93,7 +101,7 @@ class CrossEntropy(RobustLoss):
     """-log p_y. Unbounded, not robust."""
 
     def per_sample(self, log_p, target):
-        return -pick(log_p, target)
+        return F.nll_loss(log_p, target, reduction="none", ignore_index=NEVER)
 
 
 class Focal(RobustLoss):
