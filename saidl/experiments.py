@@ -111,8 +111,8 @@ SMALL = {"d_model": 32, "n_layers": 2, "dropout": 0.0}
 MEDIUM = {"d_model": 64, "n_layers": 2, "dropout": 0.1}
 # What two cores manage, and what a test in seconds needs; the paper profile has all data and the papers' sizes.
 SEQUENCE_RECIPES = {
-    ("laptop", "scifar"): (4000, MEDIUM, {"epochs": 5, "eval_every": 5, "batch_size": 25}),
-    ("laptop", "lra-image"): (4000, MEDIUM, {"epochs": 5, "eval_every": 5, "batch_size": 25}),
+    ("laptop", "scifar"): (2500, MEDIUM, {"epochs": 6, "eval_every": 6, "batch_size": 25}),
+    ("laptop", "lra-image"): (2500, MEDIUM, {"epochs": 6, "eval_every": 6, "batch_size": 25}),
     ("laptop", "smnist"): (None, SMALL, {"epochs": 1}),
     ("laptop", "pmnist"): (None, SMALL, {"epochs": 1}),
     ("laptop", "speech"): (None, SMALL, {"epochs": 4, "eval_every": 4, "batch_size": 25}),
