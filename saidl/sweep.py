@@ -71,7 +71,7 @@ def present(run: Run, store: Path) -> bool:
     path = store / f"{run.id}.json"
     try:
         return results.read(path)["status"] == "done"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except ValueError as error:
         warnings.warn(f"set aside, to be run again: {error}", stacklevel=3)

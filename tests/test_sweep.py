@@ -1,0 +1,215 @@
+"""Sweeps: skip, record, name, go on. The faults that need processes to die are in test_faults.py."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import joblib
+import pytest
+import torch
+
+from saidl import experiments, results, sweep
+
+RUNS = experiments.grid("smoke", loss=["ce", "nce+rce"], rate=[0.2, 0.4], seed=[0, 1])
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Runs of no work whose outcome is a function of the run; a list of what was made, in order."""
+    ids = []
+
+    def execute(run, checkpoint=None):
+        ids.append(run.id)
+        return {"test_accuracy": int(run.id, 16) / 16**16, "history": {"seconds": [0.0]}}
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    return ids
+
+
+def test_a_sweep_makes_what_is_missing_and_returns_all_in_order(tmp_path, made):
+    first = sweep.run(RUNS[:3], tmp_path, progress=False)
+    assert made == first.id.tolist() == [r.id for r in RUNS[:3]]
+    table = sweep.run([*reversed(RUNS), RUNS[0]], str(tmp_path), progress=False)
+    assert table.id.tolist() == [r.id for r in [*reversed(RUNS), RUNS[0]]]
+    assert sorted(made) == sorted(r.id for r in RUNS)  # none twice
+    assert table.test_accuracy.tolist() == [int(r.id, 16) / 16**16 for r in [*reversed(RUNS), RUNS[0]]]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{r.id}.json" for r in RUNS)
+
+
+def broken(monkeypatch, bad, outcome):
+    real = sweep.execute
+
+    def execute(run, checkpoint=None):
+        return outcome() if run in bad else real(run, checkpoint)
+
+    monkeypatch.setattr(sweep, "execute", execute)
+
+
+def diverge():
+    raise ZeroDivisionError("the loss is inf after epoch 3")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (diverge, "ZeroDivisionError: the loss is inf after epoch 3"),
+        (lambda: {"test_accuracy": float("nan")}, "its test accuracy is nan"),
+        (lambda: {"test_accuracy": None}, "TypeError: "),
+        (lambda: {}, "KeyError: 'test_accuracy'"),
+    ],
+)
+def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path, made, monkeypatch, outcome, error):
+    bad = RUNS[2]
+    with monkeypatch.context() as patch:
+        broken(patch, [bad], outcome)
+        with pytest.raises(RuntimeError, match="1 of 8 runs failed") as caught:
+            sweep.run(RUNS, tmp_path, progress=False)
+    assert bad.id in str(caught.value)
+    assert error in str(caught.value)
+    record = results.read(tmp_path / f"{bad.id}.json")
+    assert record["status"] == "failed"
+    assert error in record["error"]
+    assert "Traceback" in record["traceback"]
+    assert len(made) == 7
+    assert sweep.run(RUNS, tmp_path, progress=False).status.eq("done").all()
+    assert sorted(made) == sorted(r.id for r in RUNS)  # the failed one alone was tried again
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", bytes(100), b'{"schema": 1}'])
+def test_a_damaged_record_is_set_aside_and_its_run_made_again(tmp_path, made, content):
+    before = sweep.run(RUNS, tmp_path, progress=False)
+    path = tmp_path / f"{RUNS[1].id}.json"
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"set aside, to be run again: {path.name}"):
+        after = sweep.run(RUNS, tmp_path, progress=False)
+    assert made[len(RUNS) :] == [RUNS[1].id]
+    assert after.test_accuracy.tolist() == before.test_accuracy.tolist()
+    assert (tmp_path / "quarantine" / path.name).read_bytes() == content
+
+
+RUN = RUNS[0]
+UNFIT = {
+    "a loss": (replace(RUN, loss="cee"), "loss must be one of"),
+    "a model": (replace(RUN, model="cnn9"), "model must be one of"),
+    "a noise": (replace(RUN, noise="loud"), "noise must be one of"),
+    "a NaN rate": (replace(RUN, rate=float("nan")), "rate must be a number in"),
+    "no rate": (replace(RUN, rate=None), "rate must be a number in"),
+    "a rate above one": (replace(RUN, rate=1.1), "rate must be a number in"),
+    "a NaN option": (replace(RUN, loss_options=(("alpha", float("nan")),)), "cannot be recorded"),
+    "a NaN setting": (replace(RUN, settings=replace(RUN.settings, momentum=float("nan"))), "cannot be recorded"),
+    "an option that is no JSON": (replace(RUN, model_options=(("channels", {8, 16}),)), "cannot be recorded"),
+    "options out of order": (replace(RUN, model_options=(("size", 8), ("channels", (8, 16)))), "not be read back"),
+    "no run": ({"loss": "ce"}, "runs must be experiments.Run"),
+}
+
+
+@pytest.mark.parametrize(("run", "message"), UNFIT.values(), ids=UNFIT)
+def test_what_cannot_be_run_or_recorded_is_an_error_before_any_work(tmp_path, made, run, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.run([RUN, run], tmp_path / "store", progress=False)
+    assert not made
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_recipes_runs_can_be_recorded():
+    for profile in experiments.PROFILES:
+        sweep.check_runs(experiments.noise_grid(profile))
+    sweep.check_runs(experiments.grid("quick", task="digits-sequence", model=["s4d", "lstm"]))
+
+
+def test_a_store_that_cannot_be_written_is_an_error_before_any_work(tmp_path, made, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/store"):
+        with pytest.raises(OSError, match=r"the store .* cannot be written"):
+            sweep.run(RUNS, tmp_path / place, progress=False)
+    assert not made
+    sweep.run(RUNS, tmp_path / "store", progress=False)
+    monkeypatch.setattr(sweep, "check_writable", lambda store: pytest.fail("nothing is to be written"))
+    assert len(sweep.run(RUNS, tmp_path / "store", progress=False)) == len(RUNS)  # a complete one is only read
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "slurm"}, "Invalid backend: slurm"),
+        ({"address": "tcp://127.0.0.1:8786"}, "address is for the backends dask and ray"),
+        ({"backend": "loky", "address": "x"}, "address is for the backends dask and ray"),
+        ({"n_jobs": 0}, "n_jobs == 0"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_an_error_before_any_work(tmp_path, made, options, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.run(RUNS, tmp_path, progress=False, **options)
+    assert not made
+
+
+def test_a_missing_scheduler_is_named_before_any_work(tmp_path, made, monkeypatch):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "300ms"}),
+        pytest.raises(OSError, match=r"127.0.0.1:1\b"),
+    ):
+        sweep.run(RUNS, tmp_path, progress=False, backend="dask", address="tcp://127.0.0.1:1")
+    assert not made
+
+
+def test_the_callers_joblib_backend_is_used_and_a_process_does_one_run_at_a_time(tmp_path, monkeypatch):
+    busy, most, threads = [], [0], set()
+
+    def execute(run, checkpoint=None):
+        busy.append(run)
+        most[0] = max(most[0], len(busy))
+        threads.add(torch.get_num_threads())
+        time.sleep(0.01)
+        busy.remove(run)
+        return {"test_accuracy": 0.5}
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    before = torch.get_num_threads()
+    with joblib.parallel_config("threading", n_jobs=4):
+        sweep.run(RUNS, tmp_path, progress=False)
+    assert most == [1]  # torch's random state is the process's: two runs side by side would share it
+    assert threads == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_a_run_that_another_sweep_is_at_is_left_to_it_and_waited_for(tmp_path, made):
+    from threading import Thread
+
+    path = tmp_path / f"{RUNS[0].id}.json"
+    theirs = {"schema": 1, "id": RUNS[0].id, "run": RUNS[0].to_dict(), "status": "done", "test_accuracy": 0.125}
+    with results.lock(path):
+        ours = Thread(target=sweep.run, args=(RUNS, tmp_path), kwargs={"progress": False})
+        ours.start()
+        while len(made) < len(RUNS) - 1:
+            time.sleep(0.01)
+        assert ours.is_alive()
+        results.write(theirs, tmp_path)
+    ours.join(10)
+    assert not ours.is_alive()
+    assert RUNS[0].id not in made
+    assert json.loads(path.read_text())["test_accuracy"] == 0.125
+
+
+def test_a_failure_of_the_other_sweep_stands_but_its_death_does_not(tmp_path, made):
+    path = tmp_path / f"{RUN.id}.json"
+    assert sweep.make(RUN, str(tmp_path), wait=True) == (RUN.id, True)  # it died and left no record: the run is ours
+    assert made == [RUN.id]
+    path.unlink()
+    results.write(sweep.failure(RUN, "ValueError: theirs"), tmp_path)
+    sweep.make(RUN, str(tmp_path), wait=True)
+    assert made == [RUN.id]
+    assert results.read(path)["error"] == "ValueError: theirs"
+    sweep.make(RUN, str(tmp_path))  # not waited for: an old failure, tried again
+    assert made == [RUN.id, RUN.id]
+    assert results.done(path)
+
+
+def test_what_a_dead_process_left_is_cleared_away_when_its_run_is_done(tmp_path, made):
+    sweep.run(RUNS, tmp_path, progress=False)
+    for name in ("lock", "pt", "12345678.part"):
+        (tmp_path / f".{RUN.id}.{name}").write_text("left")
+    sweep.run(RUNS, tmp_path, progress=False)
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{r.id}.json" for r in RUNS)
