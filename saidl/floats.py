@@ -1,0 +1,329 @@
+"""The report's tables and figures, by file name: what stands in its floats. Captions are in the chapters.
+
+TABLES[name](frame) -> a booktabs tabular; FIGURES[name](frame) -> a matplotlib figure. `frame` is `results.load`'s. What has
+not been recorded is a dash, a missing line, or a note in the figure's place.
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from saidl import evidence, experiments, figures, noise, results, ssm, tables
+from saidl.figures import label
+from saidl.tables import Tex, signed, spread, tabular
+
+SEQUENCE_TASKS = ("scifar", "lra-image", "smnist", "pmnist", "speech")
+LOSING = {"cifar10": (2, 3, 4, 5, 9), "digits": (2, 3, 5, 6, 7)}  # the classes asymmetric noise takes labels from
+NOTHING = r"\emph{Nothing has been recorded for this table yet.}"
+
+
+# ------------------------------------------------------------------------------------------- tables of recorded runs
+
+
+def provenance(frame) -> str:
+    table = tables.provenance(frame)
+    return table_of(table.columns, table.astype(str).to_numpy(), "llrllllp{21mm}p{40mm}r")
+
+
+def grid(frame, profile: str) -> str:
+    """All of a profile's accuracies: a row a loss, symmetric and asymmetric rates side by side."""
+    kinds = {"symmetric": "sym.", "asymmetric": "asym."}
+    table = tables.accuracies(frame, profile, tuple(kinds))
+    columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
+    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return table_of(["loss", *(f"{kinds[kind]} {rate}" for kind, rate in columns)], rows)
+
+
+def comparison(frame, profile: str, kind, task: str = "noise") -> str:
+    header, rows = tables.comparison_rows(tables.against_published(frame, profile, kind, task))
+    return table_of(header, rows, "ll" + "r" * (len(header) - 2))
+
+
+def sequence(frame, profile: str, task: str) -> str:
+    """Our models, each above the published values of its kind."""
+    rows = []
+    for model, part in tables.sequences(frame, profile, task).groupby("model", sort=False):
+        for i, row in enumerate(part.itertuples()):
+            source = tables.cited(row.source) if row.source else f"ours (n = {row.n})" if row.n else "ours"
+            numbers = spread(row.accuracy, row.std), signed(row.difference)
+            rows.append([model if i == 0 else "", row.what, row.split, *numbers, source])
+        rows.append(None)
+    return table_of(["model", "size", "split", "accuracy", "difference", "source"], rows[:-1], "lllrrl")
+
+
+def flipped(frame, rate: str = "0.4") -> str:
+    """Under asymmetric noise: accuracy over the classes that lose labels, and over the others."""
+    split = {}
+    for profile in ("quick", "laptop"):
+        losing = list(LOSING[experiments.recipe(profile, "noise")[0]])
+        rows = tables.by_recipe(frame, profile)
+        for loss, part in rows[(rows.noise == "asymmetric") & (rows.rate == rate)].groupby("loss", sort=False):
+            classes = 100 * np.array([r["history"]["class_accuracy"][-1] for r in part.record], float).mean(0)  # (K,)
+            split.setdefault(loss, {})[profile] = classes[losing].mean(), np.delete(classes, losing).mean()
+    blank = (tables.NAN, tables.NAN)
+    rows = [[label(n), *(v for p in ("quick", "laptop") for v in split[n].get(p, blank))] for n in in_order(split)]
+    header = ["loss", "quick: losing labels", "other classes", "laptop: losing labels", "other classes"]
+    return table_of(header, [[name, *(spread(v, digits=1) for v in values)] for name, *values in rows])
+
+
+def best_on_test(frame) -> str:
+    parts = [evidence.best_on_test(frame, profile) for profile in ("quick", "laptop")]
+    rows = []
+    for name in in_order({name for part in parts for name in part.index}):
+        values = [part[column].get(name, tables.NAN) for part in parts for column in part.columns]
+        rows.append([label(name), *(spread(value, digits=1) for value in values)])
+    columns = ["held out", "on test", "gain"]
+    return table_of(["loss", "quick: last", *columns, "laptop: last", *columns], rows)
+
+
+def bench(frame) -> str:
+    rows = [row for row in tables.benchmarks(bench_file())["rows"] if "ratio" in row]
+    times = [(row["ours_ms"], row["baseline_ms"], row["ratio"], row["low"], row["high"]) for row in rows]
+    header = ["what, against what", "ours, ms", "baseline, ms", "ratio", "lower quartile", "upper"]
+    return table_of(header, [[row["name"], *map(tables.short, t)] for row, t in zip(rows, times, strict=True)])
+
+
+def bench_file():
+    return results.project() / "report" / "results" / "bench.json"
+
+
+def in_order(names) -> list[str]:
+    return sorted(names, key=lambda name: list(figures.COLOURS).index(name) if name in figures.COLOURS else 99)
+
+
+# -------------------------------------------------------------------------------------- tables of computed quantities
+
+
+def computed(make, header, forms, align=None):
+    """A table function for what needs no runs: each column of make() put into words by its form."""
+
+    def table(frame) -> str:
+        rows = [[form(v) for form, v in zip(forms, row, strict=True)] for row in make().itertuples(index=False)]
+        return table_of(header, rows, align)
+
+    return table
+
+
+def digits(count: int):
+    return lambda value: "" if value != value else f"{value:.{count}f}"
+
+
+def pulls() -> pd.DataFrame:
+    table = evidence.pulls()
+    return table.set_axis([label(name) for name in table.index]).reset_index()
+
+
+def discretisations() -> pd.DataFrame:
+    """`evidence.discretisations` where a kernel that grows has no distance."""
+    table = evidence.discretisations()
+    return table.assign(
+        difference=[
+            spread(d, digits=3) if not g else "grows" for d, g in zip(table.difference, table.growing, strict=True)
+        ]
+    )
+
+
+def recipes(frame, tasks: list) -> str:
+    table = tables.recipes(tasks)
+    return table_of(
+        ["", *table.columns], [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    )
+
+
+def loss_settings(frame) -> str:
+    table = tables.loss_settings()
+    return table_of(table.columns, table.to_numpy(), "lp{36mm}p{62mm}p{30mm}l")
+
+
+def table_of(header, rows, align=None) -> str:
+    return tabular(list(header), list(rows), align) if len(rows) else NOTHING
+
+
+ETA, STEP = Tex(r"$\eta$"), Tex(r"$\Delta$")
+SEQUENCE_RECIPES = [("quick", "digits-sequence"), *(("laptop", task) for task in SEQUENCE_TASKS), ("paper", "scifar")]
+TABLES = {
+    "provenance": provenance, "flipped": flipped, "best-on-test": best_on_test, "bench": bench,
+    "quick": partial(grid, profile="quick"), "laptop": partial(grid, profile="laptop"),
+    "paper-symmetric": partial(comparison, profile="paper", kind="symmetric"),
+    "paper-sequential": partial(comparison, profile="paper", kind="asymmetric-sequential"),
+    "paper-asymmetric": partial(comparison, profile="paper", kind="asymmetric"),
+    "paper-human": partial(comparison, profile="paper", kind=noise.HUMAN),
+    "mnist-symmetric": partial(comparison, profile="paper", kind="symmetric", task="mnist-noise"),
+    "mnist-asymmetric": partial(comparison, profile="paper", kind="asymmetric", task="mnist-noise"),
+    "laptop-symmetric": partial(comparison, profile="laptop", kind="symmetric"),
+    "laptop-asymmetric": partial(comparison, profile="laptop", kind="asymmetric"),
+    "quick-digits-sequence": partial(sequence, profile="quick", task="digits-sequence"),
+    **{f"{p}-{t}": partial(sequence, profile=p, task=t) for p in ("paper", "laptop") for t in SEQUENCE_TASKS},
+    "pulls": computed(pulls, ["loss", *(Tex(rf"$p_y={p}$") for p in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99))],
+                      [str] + [digits(4)] * 6),
+    "quantities": computed(evidence.noise_quantities, ["kind", ETA, "wrong labels", "smallest margin", "information, bits"],
+                           [str, digits(1), digits(3), digits(2), digits(2)]),
+    "moved-back": computed(evidence.moved_back, [ETA, "drawn from clean", "one after another", "formula", "cats", "dogs"],
+                           [str] + [digits(1)] * 5),
+    "detached-focal": computed(evidence.detached_focal, [Tex(r"$\gamma$"), "FL", "NFL"], [str, digits(1), digits(1)]),
+    "inclusive": computed(evidence.inclusive, ["nominal", "real"], [str, digits(2)]),
+    "flipped-bilinear": computed(evidence.flipped_bilinear, [STEP, "right", "exchanged", "right, all steps", "exchanged, all steps"],
+                                 [str, digits(4), digits(4), tables.short, tables.short]),
+    "discretisations": computed(discretisations, ["rule", STEP, Tex(r"largest $|\bar A|$"), "modes that grow", "distance"],
+                                [str, str, digits(4), str, str]),
+    "agreement": computed(evidence.agreement, ["one way", "the other", "difference"], [str, str, tables.short], "llr"),
+    "cost": computed(evidence.kernel_cost, ["length", "full table", "two tables"], ["{:,}".format] * 3),
+    "recipes-noise": partial(recipes, tasks=list(experiments.RECIPES)),
+    "recipes-sequences": partial(recipes, tasks=SEQUENCE_RECIPES),
+    "loss-settings": loss_settings,
+}  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+@figures.figure
+def note(text: str):
+    """Stands where a figure has nothing to show."""
+    fig, axes = figures.panels(1, 1, height=1.0)
+    axes[0, 0].text(0.5, 0.5, text, ha="center", va="center", style="italic", color="#555555")
+    axes[0, 0].set_axis_off()
+    return fig
+
+
+def matrices(frame):
+    kinds = ("symmetric", "asymmetric", "pair-flip", "human-aggregate", "human-worst")
+    rate = {kind: None if kind in noise.HUMAN else 0.4 for kind in kinds}
+    return figures.matrices({kind: noise.transition_matrix(kind, rate[kind], dataset="cifar10") for kind in kinds})
+
+
+def risk(frame):
+    """Classifiers that know more and more: the label's logit lifted above Gaussian noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(10).repeat(100)
+    noise_part, lift = rng.standard_normal((1000, 10)), np.eye(10)[labels]
+    return figures.risk_bound([noise_part + a * lift for a in (0, 1, 2, 4, 6)], labels, ("ce", "mae", "nce"))
+
+
+def by_rate(frame, profile: str):
+    rows = tables.by_recipe(frame, profile)
+    rows = rows[rows.noise.isin(("symmetric", "asymmetric")) & rows.loss.isin(experiments.PAPER_LOSSES)]
+    rows = rows.assign(rate=rows.rate.astype(float))
+    return (
+        figures.accuracy_by_rate(rows) if len(rows) else note(f"no run of the {profile} profile has been recorded yet")
+    )
+
+
+def memorisation(frame):
+    rows = tables.by_recipe(frame, "laptop")
+    rows = rows[(rows.noise == "symmetric") & (rows.rate == "0.4")].assign(rate=0.4)
+    return figures.memorisation(rows) if len(rows) else note("no run of the laptop profile has been recorded yet")
+
+
+@figures.figure
+def rules(frame):
+    """Discretisation rules: error of the response to a cosine against the step, and |Ab| against the frequency."""
+    fig, axes = figures.panels(1, 2, height=2.6)
+    methods = dict(zip(("zoh", "bilinear", "backward-euler", "forward-euler"), ("o", "s", "^", "D"), strict=True))
+    a, w, T = -0.5 + 4j, 2.0, 10.0
+    steps = np.logspace(-3, 0, 16)
+    frequencies = np.linspace(0, 60, 200)
+    for colour, (method, marker) in zip(("#0072B2", "#D55E00", "#009E73", "#000000"), methods.items(), strict=True):
+        errors = []
+        for dt in steps:
+            t = dt * np.arange(1, round(T / dt) + 1)
+            exact = sum((np.exp(1j * s * t) - np.exp(a * t)) / (1j * s - a) for s in (w, -w)) / 2  # x' = a x + cos(w t)
+            Ab, Bb = (v.item() for v in ssm.discretize(np.array([a]), np.array([1 + 0j]), dt, method))
+            x, states = 0, []
+            for u in np.cos(w * t):
+                x = Ab * x + Bb * u
+                states.append(x)
+            errors.append(min(np.abs((np.array(states) - exact).real).max() / np.abs(exact.real).max(), 1e3))
+        look = {"color": colour, "marker": marker, "markevery": 3, "label": method}
+        axes[0, 0].plot(steps, errors, **look)
+        modes = -0.5 + 1j * frequencies
+        axes[0, 1].plot(
+            frequencies,
+            np.abs(ssm.discretize(modes, np.ones_like(modes), 0.1, method)[0]),
+            **look | {"markevery": 0.15},
+        )
+    axes[0, 0].set(xscale="log", yscale="log", xlabel="step $\\Delta$", ylabel="error of the response", ylim=(None, 20))
+    axes[0, 1].axhline(1, color="black", linewidth=0.6)
+    axes[0, 1].set(xlabel="frequency of the mode", ylabel="$|\\bar a|$", ylim=(0, 2))
+    figures.legend(fig, axes, "outside lower center", ncols=4)
+    return fig
+
+
+@figures.figure
+def hippo(frame):
+    """HiPPO-LegS with its growing window: x' = (A x + B u) / t by the bilinear rule, then the past from the last state."""
+    steps, fine = 2000, np.linspace(0, 1, 400)
+    t = np.arange(1, steps + 1) / steps
+    u = np.sin(2 * np.pi * 2 * t) + 0.5 * np.sin(2 * np.pi * 5.3 * t + 1) * t + (t > 0.6)
+    fig, axes = figures.panels(1, 3, height=2.0, sharey=True)
+    for ax, N in zip(axes[0], (8, 32, 64), strict=True):
+        A, B = (m.numpy() for m in ssm.hippo_legs(N))
+        x = np.zeros(N)
+        for k, value in enumerate(u, 1):
+            x = np.linalg.solve(np.eye(N) - A / (2 * k), (np.eye(N) + A / (2 * k)) @ x + B * value / k)
+        past = np.polynomial.legendre.legval(2 * fine - 1, x * B)
+        ax.plot(t, u, color="#999999", label="the signal")
+        ax.plot(fine, past, color="#0072B2", linewidth=1, label="read from the state")
+        ax.set(title=f"N = {N}", xlabel="time")
+    figures.legend(fig, axes, "outside lower center", ncols=2)
+    return fig
+
+
+@figures.figure
+def sequences(frame):
+    """Test accuracy against the epoch for every sequence task, at the largest profile that has it."""
+    found = {}
+    for task in ("digits-sequence", *SEQUENCE_TASKS):
+        for profile in ("quick", "laptop", "paper"):
+            rows = tables.by_recipe(frame, profile, task)
+            rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
+            found |= {task: (profile, rows)} if len(rows) else {}
+    if not found:
+        return note.__wrapped__("no sequence model has been recorded yet")
+    fig, axes = figures.panels(-(-len(found) // 3), min(len(found), 3), height=2.3)
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
+    for ax, (task, (profile, rows)) in zip(axes.flat, found.items(), strict=False):
+        keys = [(r.model, tables.method_of(r.model, r.model_options)) for r in rows.itertuples()]
+        for model, method in dict.fromkeys(keys):
+            mine = rows[[key == (model, method) for key in keys]]
+            epochs, accuracy = figures.history(mine, "test_accuracy")
+            usual = method == tables.DEFAULT_METHOD.get(model, "")
+            style = figures.look(model) | ({} if usual else {"linestyle": "--", "markerfacecolor": "none"})
+            ax.plot(epochs, accuracy, **style, label=label(model) + (f" ({method})" if method else ""), markevery=0.2)
+        ax.set(title=f"{task} ({profile})", xlabel="epoch")
+    axes[0, 0].set_ylabel("test accuracy, %")
+    figures.legend(fig, axes, "outside lower center", ncols=5)
+    return fig
+
+
+@figures.figure
+def growth(frame):
+    """Time of kernels and of networks, forward and backward, and the kernels' memory, against length."""
+    rows = [row for row in tables.benchmarks(bench_file())["rows"] if "length" in row and "kind" in row]
+    if not rows:
+        return note.__wrapped__("no benchmark has been recorded yet")
+    fig, axes = figures.panels(1, 3, height=2.6)
+    panels = (
+        ("-kernel", "ours_ms", "kernel, ms"),
+        ("-kernel", "peak_mb", "kernel, peak MiB"),
+        ("-network", "ours_ms", "network, ms"),
+    )
+    for ax, (suffix, field, text) in zip(axes[0], panels, strict=True):
+        for kind in dict.fromkeys(row["kind"] for row in rows if row["kind"].endswith(suffix)):
+            points = sorted((row["length"], row[field]) for row in rows if row["kind"] == kind and row.get(field))
+            name = kind.removesuffix(suffix)
+            style = {"color": "black", "linestyle": "--", "marker": "x"} if name == "full" else figures.look(name)
+            ax.plot(*np.array(points).T, **style, label="full table" if name == "full" else label(name))
+        ax.set(xscale="log", yscale="log", xlabel="length", title=text)
+    figures.legend(fig, axes, "outside lower center", ncols=6)
+    return fig
+
+
+SHOWN = ("ce", "mae", "rce", "nce", "nfl", "nce+mae", "nce+rce")
+FIGURES = {
+    "matrices": matrices, "risk": risk, "losses": lambda frame: figures.loss_curves(SHOWN),
+    "quick-by-rate": partial(by_rate, profile="quick"), "laptop-by-rate": partial(by_rate, profile="laptop"),
+    "memorisation": memorisation, "rules": rules, "hippo": hippo, "sequences": sequences, "growth": growth,
+}  # fmt: skip

@@ -1,0 +1,290 @@
+"""The report: from recorded results to a PDF.
+
+`build` reads the stores and makes all that the chapters take in - figures (vector PDF), tables (booktabs) and the numbers of the
+prose, under report/generated - then latexmk typesets report/main.tex. In the chapters a number is \\val{key}, and `Numbers` looks up
+each key found there: a sentence can name any cell, and a key that means nothing stops the build.
+
+    python -m saidl.report [--no-latex] [--publish] [--packages] [--store FOLDER ...]
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from saidl import evidence, experiments, figures, floats, losses, results, tables
+from saidl.figures import label
+from saidl.tables import short, spread, tex
+
+LATEX_PACKAGES = ("latexmk", "texlive-latex-base", "texlive-latex-recommended", "lmodern")  # Debian's names
+LIMIT = 5.0  # points by which a box may stick out
+NOT_RUN = r"\notrun{}"
+
+
+def build(stores=None, out="report", latex: bool = True, publish: bool = False) -> Path | None:
+    """Make the report.
+
+    Arguments: stores, folders of results; a run that several hold counts as in the last (default: the recorded profiles, then your
+        own runs); out, the report's folder in the checkout (one without sources gets a copy of them); latex, whether to typeset;
+        publish, whether to copy the PDF to saidl-report.pdf.
+    Returns: the PDF, or None when not typeset; without LaTeX one line on the terminal says what to install.
+    Raises RuntimeError for LaTeX errors, undefined references, boxes that stick out and keys that mean nothing. Damaged result
+        files are left out and named, on the terminal and in the report.
+    """
+    out = results.project() / out
+    frame, left_out = load(stores)
+    if not (out / "main.tex").exists():
+        shutil.copytree(results.project() / "report", out, ignore=all_but_sources, dirs_exist_ok=True)
+    generated = out / "generated"
+    shutil.rmtree(generated, ignore_errors=True)
+    generated.mkdir(parents=True)
+    for name, table in floats.TABLES.items():
+        (generated / f"{name}.tex").write_text(table(frame))
+    for name, draw in floats.FIGURES.items():
+        figures.save(draw(frame), generated / f"{name}.pdf")
+    numbers, keys = Numbers(frame, left_out), used_keys(out)
+    (generated / "numbers.tex").write_text("".join(f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in keys))
+    print(
+        f"{len(floats.FIGURES)} figures, {len(floats.TABLES)} tables and {len(keys)} numbers from {len(frame)} runs: {generated}"
+    )
+    if not latex:
+        return None
+    if not (shutil.which("latexmk") and shutil.which("pdflatex")):
+        print(f"no PDF without LaTeX; on Debian or Ubuntu: sudo apt-get install {' '.join(LATEX_PACKAGES)}")
+        return None
+    pdf = typeset(out)
+    if publish:
+        shutil.copyfile(pdf, out / "saidl-report.pdf")
+    print(f"the report: {pdf}")
+    return pdf
+
+
+def load(stores=None) -> tuple[pd.DataFrame, list[str]]:
+    """The runs of some stores (default: recorded, then own; smoke tests are no results) and the damaged files, a line each."""
+    if stores is None:
+        stores = [where(profile) for where in (results.recorded, results.own) for profile in experiments.PROFILES]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = results.load(*stores, quarantine=False)
+    left_out = [str(w.message) for w in caught if "left out" in str(w.message)]
+    for line in left_out:
+        print(line, file=sys.stderr)
+    return frame[frame.profile != "smoke"], left_out
+
+
+def all_but_sources(folder, names) -> list[str]:
+    return [name for name in names if not name.endswith((".tex", ".bib")) and name != "chapters"]
+
+
+# ------------------------------------------------------------------------------------------------------------ LaTeX
+
+
+def typeset(out: Path) -> Path:
+    """latexmk, then what must not be in its log. Dates are fixed, so equal input gives equal bytes."""
+    command = ["latexmk", "-pdf", "-g", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "main.tex"]
+    fixed = {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1", "max_print_line": "1000"}
+    done = subprocess.run(command, cwd=out, env=os.environ | fixed, capture_output=True, text=True, errors="replace")
+    log = out / "main.log"
+    problems = complaints(log.read_text(errors="replace")) if log.exists() else []
+    if done.returncode and not problems:
+        problems = [(done.stdout + done.stderr)[-2000:]]
+    if problems:
+        hint = (
+            f"; it needs Debian's {' '.join(LATEX_PACKAGES)}" if any("not found" in line for line in problems) else ""
+        )
+        raise RuntimeError("the report does not typeset: " + "; ".join(problems) + hint)
+    return out / "main.pdf"
+
+
+def complaints(log: str) -> list[str]:
+    """The lines of a LaTeX log that fail a build: errors, else undefined references and citations and boxes over LIMIT."""
+    errors = re.findall(r"^(?:! .*|\S+\.tex:\d+: .*|.*LaTeX Error.*)$", log, re.M)
+    if errors:
+        return list(dict.fromkeys(errors))
+    found = re.findall(r"^.*Warning: (?:Reference|Citation) .* undefined.*$", log, re.M)
+    boxes = re.findall(r"^(Overfull \\[hv]box \(([\d.]+)pt too.*)$", log, re.M)
+    return list(dict.fromkeys(found + [line for line, width in boxes if float(width) > LIMIT]))
+
+
+# ---------------------------------------------------------------------------------------------- numbers of the prose
+
+
+def used_keys(out: Path) -> list[str]:
+    text = "".join(path.read_text() for path in (out / "main.tex", *sorted((out / "chapters").glob("*.tex"))))
+    return sorted(set(re.findall(r"\\val\{([^#}]+)\}", re.sub(r"(?<!\\)%.*", "", text))))
+
+
+class Numbers:
+    """What \\val{key} stands for, as LaTeX; a missing run is NOT_RUN. The key's first part names the method, the rest its arguments;
+    a profile may carry a task, as in "paper:mnist-noise".
+
+    >>> Numbers(results.load())["pub/cifar10/symmetric/0.4/ce"]
+    '60.28\\\\,\\\\%'
+    """
+
+    def __init__(self, frame: pd.DataFrame, left_out: list[str] = ()):
+        self.frame, self.left_out, self.known = frame, left_out, {}
+
+    def __getitem__(self, key: str) -> str:
+        kind, *parts = key.split("/")
+        try:
+            return getattr(self, "the_" + kind.replace("-", "_"))(*parts)
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
+            raise RuntimeError(f"\\val{{{key}}} means nothing: {error}") from error
+
+    def rows(self, profile: str) -> pd.DataFrame:
+        if profile not in self.known:
+            name, _, task = profile.partition(":")
+            self.known[profile] = tables.by_recipe(self.frame, name, task or "noise")
+        return self.known[profile]
+
+    def cell(self, profile: str, noise: str, rate: str, loss: str) -> pd.DataFrame:
+        """The runs of a cell, perhaps none. A name that the experiments do not know is a ValueError."""
+        name, _, task = profile.partition(":")
+        (run,) = experiments.grid(name, task=task or "noise", loss=loss, noise=noise, rate=float(rate))
+        rows = self.rows(profile)
+        return rows[(rows.loss == run.loss) & (rows.noise == noise) & (rows.rate == rate)]
+
+    def the_acc(self, profile, noise, rate, loss):
+        runs = self.cell(profile, noise, rate, loss)
+        return NOT_RUN if runs.empty else tex(spread(runs.accuracy.mean(), runs.accuracy.std(), 1)) + r"\,\%"
+
+    def the_gap(self, profile, noise, rate, loss, other_rate, other):
+        gap = (
+            self.cell(profile, noise, rate, loss).accuracy.mean()
+            - self.cell(profile, noise, other_rate, other).accuracy.mean()
+        )
+        return NOT_RUN if gap != gap else f"{gap:.1f}"
+
+    def the_mem(self, profile, noise, rate, loss):
+        """The share of flipped labels that the network reproduces in the last epoch."""
+        runs = self.cell(profile, noise, rate, loss)
+        return NOT_RUN if runs.empty else percent(100 * runs.memorised.mean())
+
+    def the_order(self, profile, noise, rate):
+        """The losses of a cell with their accuracies, best first."""
+        rows = self.rows(profile)
+        means = rows[(rows.noise == noise) & (rows.rate == rate)].groupby("loss").accuracy.mean()
+        ranked = [f"{tex(label(loss))} ({mean:.1f})" for loss, mean in means.sort_values(ascending=False).items()]
+        return ", ".join(ranked) or NOT_RUN
+
+    def the_seq(self, profile, task, model, method=""):
+        name = label(model) + (f" ({method})" if method else "")
+        rows = tables.sequences(self.frame, profile, task).set_index("model").loc[[name]]
+        mean, std = rows[["accuracy", "std"]].iloc[0]
+        return NOT_RUN if mean != mean else tex(spread(mean, std, 1)) + r"\,\%"
+
+    def the_about(self, profile):
+        """Profile, data and its copy, sizes, epochs, seeds: what a caption owes its reader."""
+        name, _, task = profile.partition(":")
+        dataset, size, model, _, settings = experiments.recipe(name, task or "noise")
+        rows = self.rows(profile)
+        prints = sorted({record["data"]["fingerprint"]["train"][:8] for record in rows.record})
+        copy = f" (copy {', '.join(prints)})" if prints else ""
+        samples = "all training samples" if size is None else f"{size:,} training samples"
+        seeds = f"seeds {tables.listed(rows.seed)}" if len(rows) else "no run recorded"
+        return f"Profile \\emph{{{name}}}: {dataset}{copy}, {samples}, {tex(model)}, {settings.epochs} epochs, {seeds}."
+
+    def the_absent(self, profile, *kinds):
+        """How many cells of a table are empty."""
+        name, _, task = profile.partition(":")
+        kinds = [kind for kind in experiments.KINDS if kind.startswith("human")] if kinds == ("human",) else list(kinds)
+        n = tables.against_published(self.frame, name, kinds, task or "noise").n
+        return (
+            f"{(n == 0).sum()} of its {len(n)} cells have not been run."
+            if (n == 0).any()
+            else "Every cell has been run."
+        )
+
+    def the_pub(self, dataset, noise, rate, loss):
+        table = tables.published()
+        rows = table[(table.dataset == dataset) & (table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
+        return f"{rows.accuracy.iloc[0]:.2f}\\,\\%"
+
+    def the_set(self, profile, task, row):
+        return tex(tables.recipes([(profile, task)]).loc[row].iloc[0])
+
+    def the_size(self, what):
+        from saidl import data, models
+
+        if what in models.IMAGE_MODELS:
+            return f"{sum(p.numel() for p in models.make(what).parameters()):,}"
+        return f"{len(data.load(what).train):,}"
+
+    def the_ratio(self, a, b):
+        """How much harder loss a pulls than b at an untrained network, p = 1/K."""
+        pulls = evidence.pulls([a, b], [0.1])
+        return f"{pulls.loc[a, 0.1] / pulls.loc[b, 0.1]:.0f}"
+
+    def the_ev(self, name, row=None, column=None):
+        """A cell of a table of `evidence`."""
+        if name == "A":
+            return f"{losses.LOG_ZERO:.2f}"
+        make, form = EVIDENCE[name]
+        table = make()
+        return form(table[column][table.iloc[:, 0].map(str) == row].iloc[0])
+
+    def the_runs(self, which):
+        done = self.frame[self.frame.status == "done"]
+        counts = {"all": len(done), "failed": len(self.frame) - len(done)}
+        if which == "other":
+            return str(sum(not tables.follows_recipe(row) for row in done.itertuples()))
+        return f"{counts[which]:,}"
+
+    def the_queued(self, profile):
+        return f"{len(tables.queue(profile)):,}"
+
+    def the_missing(self, profile):
+        done = set(self.frame.id[self.frame.status == "done"])
+        return f"{sum(run.id not in done for run in tables.queue(profile)):,}"
+
+    def the_left_out(self):
+        names = [match[1] for match in (re.search(r"([\w-]+)\.json", line) for line in self.left_out) if match]
+        return ", ".join(rf"\code{{{tex(name)}.json}}" for name in names) or "none"
+
+    def the_bench(self, what):
+        machine = tables.benchmarks(floats.bench_file())["machine"]
+        return tex(machine[what]) if machine else "no benchmark recorded"
+
+
+def percent(value: float) -> str:
+    return f"{value:.1f}\\,\\%"
+
+
+EVIDENCE = {
+    "moved-back": (evidence.moved_back, percent),
+    "detached-focal": (evidence.detached_focal, percent),
+    "inclusive": (evidence.inclusive, lambda rate: f"{100 * rate:.0f}\\,\\%"),
+    "flipped-bilinear": (evidence.flipped_bilinear, short),
+    "operator-order": (evidence.operator_order, lambda value: f"{value:.0f}"),
+}
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="saidl.report", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--store", action="append", help="a folder of results (default: the recorded ones, then your own)"
+    )
+    parser.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
+    parser.add_argument("--publish", action="store_true", help="copy the PDF to report/saidl-report.pdf")
+    parser.add_argument("--packages", action="store_true", help="print the Debian packages that typesetting needs")
+    args = parser.parse_args(argv)
+    if args.packages:
+        print(*LATEX_PACKAGES)
+        return 0
+    try:
+        build(args.store, latex=not args.no_latex, publish=args.publish)
+    except (RuntimeError, ValueError, OSError) as error:
+        print(f"saidl.report: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Every table, for notebooks and report alike: what was recorded, beside what was published.
+
+A cell is (loss, noise, rate) of one profile and task: the last epoch's clean test accuracy in per cent, mean and
+standard deviation (n - 1) over its seeds. Only runs that follow the profile's recipe to the last setting count. A cell
+that was not run is NaN and prints as MISSING; `tabular` turns any of these tables into booktabs LaTeX.
+
+    >>> spread(85.984, 0.213), spread(85.984), spread(NAN)
+    ('85.98 ± 0.21', '85.98', '–')
+"""
+
+import json
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from saidl import experiments, losses
+from saidl.figures import label
+
+MISSING, NAN = "–", float("nan")
+DEFAULT_METHOD = {"s4d": "zoh", "s4": "bilinear"}
+PUBLISHED_AS = {  # our model -> the names it goes by in published.csv
+    "s4d": ("S4D", "S4D-Lin", "S4D-LegS", "S4D, LRU-authors' reproduction"),
+    "s4": ("S4", "S4-LegS (v2+)", "S4-LegS", "S4 (original, LegS)"),
+    "lstm": ("LSTM",),
+    "transformer": ("Transformer",),
+}
+CITED = {  # how a source of published.csv begins -> its key in the report's bibliography
+    "Ma et al. 2020": "ma2020", "Wang et al. 2024": "wang2024", "Wang et al. 2025": "wang2025", "Wei et al. 2022": "wei2022",
+    "S4 paper": "gu2022s4", "LSSL paper": "gu2021", "LRU paper": "orvieto2023", "DFouT": "solozabal2025", "LRA table": "solozabal2025",
+}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ cells
+
+
+@cache
+def published() -> pd.DataFrame:
+    """The papers' numbers, a row each, with source, protocol and how they were verified; accuracies in per cent."""
+    table = pd.read_csv(Path(__file__).with_name("published.csv"))
+    return table.assign(rate=table.rate.map(rate_text))
+
+
+@cache
+def queue(profile: str) -> list[experiments.Run]:
+    return experiments.queue(profile)
+
+
+def rate_text(rate) -> str:
+    """0.4 -> "0.4"; human noise has no rate: ""."""
+    return "" if rate is None or rate != rate else f"{rate:g}"
+
+
+def follows_recipe(row) -> bool:
+    """Whether a row of `results.load` is what `experiments.grid` makes of its profile, task, loss, noise and seed."""
+    options = {"model": row.model, "model_options": row.model_options} if row.task in experiments.SEQUENCES else {}
+    rate = None if row.rate != row.rate else row.rate
+    asked = {"task": row.task, "loss": row.loss, "noise": row.noise, "rate": rate, "seed": int(row.seed)}
+    try:
+        (run,) = experiments.grid(row.profile, **asked, **options)
+    except ValueError:
+        return False
+    return run.id == row.id
+
+
+def by_recipe(frame: pd.DataFrame, profile: str, task: str = "noise") -> pd.DataFrame:
+    """Finished runs of a profile and task that follow its recipe, `rate` as text and `accuracy` in per cent."""
+    rows = frame[(frame.profile == profile) & (frame.task == task) & (frame.status == "done")]
+    rows = rows.loc[[row.Index for row in rows.itertuples() if follows_recipe(row)]]
+    return rows.assign(rate=rows.rate.map(rate_text), accuracy=100 * rows.test_accuracy.astype(float))
+
+
+def cells(frame: pd.DataFrame, profile: str, task: str = "noise") -> pd.DataFrame:
+    """Indexed by (loss, noise, rate as text): mean, std, n."""
+    groups = by_recipe(frame, profile, task).groupby(["loss", "noise", "rate"]).accuracy
+    return groups.agg(mean="mean", std="std", n="count")
+
+
+def value(have: pd.DataFrame, key: tuple) -> tuple[float, float, int]:
+    """mean, std, n of a cell; NaN, NaN, 0 where nothing was run."""
+    return tuple(have.loc[key]) if key in have.index else (NAN, NAN, 0)
+
+
+def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tuple[list[str], list[tuple[str, str]]]:
+    """A table's losses and (noise, rate) columns: those the profile's queue asks for, then what was run besides."""
+    kinds = [noise] if isinstance(noise, str) else list(noise)
+    asked = [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
+    triples = dict.fromkeys(key for key in (*asked, *have.index) if key[1] in kinds)
+    columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
+    return list(dict.fromkeys(key[0] for key in triples)), columns
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def accuracies(frame: pd.DataFrame, profile: str, noise="symmetric", task: str = "noise") -> pd.DataFrame:
+    """Ours for reading, "mean ± std": a row a loss, a column a rate (or human noise); noise: one kind or several."""
+    have = cells(frame, profile, task)
+    names, columns = layout(have, profile, noise, task)
+    table = [[spread(*value(have, (loss, *column))[:2], digits=1) for column in columns] for loss in names]
+    return pd.DataFrame(table, index=[label(loss) for loss in names], columns=[rate or kind for kind, rate in columns])
+
+
+def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noise") -> pd.DataFrame:
+    """Ours beside the published number for the same noise, a row a cell.
+
+    Columns: loss, noise, rate, ours, std, n, published, published_std, source, difference (ours - published). A loss is
+    compared with the first source of published.csv that has it under this very kind of noise.
+    """
+    have = cells(frame, profile, task)
+    names, columns = layout(have, profile, noise, task)
+    known = published()[(published().task == "noise") & (published().dataset == experiments.recipe(profile, task)[0])]
+    known = known[known.noise.isin([kind for kind, _ in columns])]
+    rows = []
+    for loss in names:
+        theirs = known[known.loss == loss]
+        theirs = theirs[theirs.source == next(iter(theirs.source), None)].set_index(["noise", "rate"])
+        for column in columns:
+            number = theirs.loc[column] if column in theirs.index else {}
+            theirs_here = [number.get(name, NAN) for name in ("accuracy", "std", "source")]
+            rows.append((loss, *column, *value(have, (loss, *column)), *theirs_here))
+    names = ["loss", "noise", "rate", "ours", "std", "n", "published", "published_std", "source"]
+    table = pd.DataFrame(rows, columns=names)
+    return table.assign(difference=table.ours - table.published)
+
+
+def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
+    """Sequence models on a task, each followed by the published numbers of its kind (ours have source "").
+
+    Columns: model, what, split, accuracy, std, n, difference, source.
+    """
+    rows = by_recipe(frame, profile, task)
+    rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
+    methods = [method_of(row.model, row.model_options) for row in rows.itertuples()]
+    rows = rows.assign(method=methods, valid=rows.record.map(best_valid))
+    asked = [(run.model, method_of(run.model, dict(run.model_options))) for run in queue(profile) if run.task == task]
+    out = []
+    for model, method in dict.fromkeys([*asked, *zip(rows.model, methods, strict=True)]):
+        mine = rows[(rows.model == model) & (rows.method == method)]
+        name, ours = label(model) + (f" ({method})" if method else ""), {}
+        for size, runs in mine.groupby("parameters"):
+            what = f"{size:,} parameters, {listed(runs.epochs)} epochs"
+            ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
+            out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, ""))
+        if not len(mine):
+            out.append((name, "not run", "test", NAN, NAN, 0, NAN, ""))
+        if method == DEFAULT_METHOD.get(model, ""):
+            known = published()[(published().task == task) & published().method.isin(PUBLISHED_AS.get(model, ()))]
+            for row in known.itertuples():
+                what = row.protocol if isinstance(row.protocol, str) else row.method
+                difference = ours.get(row.split, NAN) - row.accuracy
+                out.append((name, what, row.split, row.accuracy, row.std, 0, difference, row.source))
+    return pd.DataFrame(out, columns=["model", "what", "split", "accuracy", "std", "n", "difference", "source"])
+
+
+def method_of(model: str, options: dict) -> str:
+    return options.get("method", DEFAULT_METHOD.get(model, ""))
+
+
+def best_valid(record: dict) -> float:
+    return max((100 * v for v in record["history"]["valid_accuracy"] if v is not None), default=NAN)
+
+
+# ------------------------------------------------------------------------------------------ settings and provenance
+
+
+def recipes(tasks: list[tuple[str, str]]) -> pd.DataFrame:
+    """Every setting of some (profile, task): a row a setting, a column a recipe."""
+    columns = {}
+    for profile, task in tasks:
+        dataset, size, model, options, settings = experiments.recipe(profile, task)
+        shown = {"data": dataset, "training samples": "all" if size is None else f"{size:,}", "network": model}
+        shown |= options | {f.name: getattr(settings, f.name) for f in fields(settings)}
+        columns[f"{profile}: {task}"] = {name.replace("_", " "): shown_as(v) for name, v in shown.items()}
+    rows = dict.fromkeys(name for column in columns.values() for name in column)
+    return pd.DataFrame(columns).reindex(list(rows)).fillna("")
+
+
+def shown_as(setting) -> str:
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, tuple):
+        return ", ".join(map(str, setting))
+    return f"{setting:g}" if isinstance(setting, float) else str(setting)
+
+
+def loss_settings() -> pd.DataFrame:
+    """Every loss: hyperparameters on CIFAR-10 (class defaults where no paper tunes them), elsewhere, their source."""
+    rows = []
+    for name in losses.names():
+        values, source = losses.settings(name)
+        if name in losses.SINGLE:
+            loss = losses.make(name)
+            values = {k: getattr(loss, k) for k in sorted(losses.accepted(name) - {"detached"})}
+        elsewhere = [f"{data}: {as_text(v)}" for (n, data), (v, _) in losses.ELSEWHERE.items() if n == name]
+        penalty = as_text({data: v for (n, data), v in losses.L1.items() if n == name})
+        source = "" if source == "class defaults" else source.removesuffix(", released configs")
+        rows.append((label(name), as_text(values), "; ".join(elsewhere), penalty, source))
+    return pd.DataFrame(rows, columns=["loss", "CIFAR-10", "elsewhere", "L1 penalty", "source"])
+
+
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "tau": "τ"}
+
+
+def as_text(values: dict) -> str:
+    return ", ".join(f"{GREEK.get(k, k)} {v:g}" for k, v in values.items())
+
+
+def provenance(frame: pd.DataFrame) -> pd.DataFrame:
+    """What results were made from, a row a profile and task: runs, seeds, epochs, sizes, fingerprints, device, time."""
+    rows = []
+    for (profile, task), runs in frame[frame.status == "done"].groupby(["profile", "task"]):
+        data = [record["data"] for record in runs.record]
+        sizes = [listed(d[part] for d in data) for part in ("train", "test")]
+        prints = sorted({" ".join(d["fingerprint"][part][:8] for part in ("train", "test")) for d in data})
+        made = "; ".join(sorted(set(runs.device))), f"{runs.seconds.sum() / 3600:.1f}"
+        rows.append(
+            (profile, task, len(runs), listed(runs.seed), listed(runs.epochs), *sizes, "; ".join(prints), *made)
+        )
+    names = ["profile", "task", "runs", "seeds", "epochs", "train", "test", "data", "device", "hours"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def listed(values) -> str:
+    return ", ".join(f"{v:,}" for v in sorted(set(values)))
+
+
+def benchmarks(path) -> dict:
+    """A saved bench (`make bench`): its machine and rows, none without the file. Raises ValueError for a damaged one."""
+    try:
+        saved = json.loads(Path(path).read_text())
+        return {"machine": saved["machine"], "rows": saved["rows"]}
+    except FileNotFoundError:
+        return {"machine": {}, "rows": []}
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{Path(path).name} is damaged: {error}") from error
+
+
+# ------------------------------------------------------------------------------------------------------------ LaTeX
+
+ESCAPES = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "^": r"\textasciicircum{}",
+    "ε": r"$\epsilon$", "ϵ": r"$\epsilon$", "η": r"$\eta$", "–": "--", "×": r"$\times$", "−": "$-$", "≥": r"$\ge$",
+    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "τ": r"$\tau$",
+    "±": r"{\scriptsize$\pm$}", "→": r"$\to$", "~": r"$\sim$",
+}  # fmt: skip
+
+
+class Tex(str):
+    """A piece of LaTeX, put into a table as it is."""
+
+
+def tex(text) -> str:
+    """Plain text as LaTeX; `Tex` is left alone."""
+    return text if isinstance(text, Tex) else "".join(ESCAPES.get(c, c) for c in str(text))
+
+
+def spread(mean: float, std: float = NAN, digits: int = 2) -> str:
+    if mean != mean:
+        return MISSING
+    return f"{mean:.{digits}f}" if std != std else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def signed(difference: float) -> str:
+    return MISSING if difference != difference else f"{difference:+.2f}".replace("-", "−")
+
+
+def short(value: float) -> Tex:
+    """Three digits, in powers of ten where that is shorter."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return Tex(f"{value:.3g}")
+    digits, power = f"{value:.1e}".split("e")
+    return Tex(rf"${digits}\times10^{{{int(power)}}}$")
+
+
+def cited(source: str) -> str:
+    """A source of published.csv as a citation, or by its first words where the bibliography has no entry."""
+    key = next((key for start, key in CITED.items() if source.startswith(start)), None)
+    return Tex(rf"\citet{{{key}}}") if key else source.split(",")[0]
+
+
+def tabular(header, rows, align: str | None = None) -> str:
+    """A booktabs tabular: cells of plain text or `Tex`; a row None is a thin gap."""
+    align = align or "l" + "r" * (len(header) - 1)
+    body = [" & ".join(map(tex, row)) + r" \\" if row is not None else r"\addlinespace" for row in rows]
+    top = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule", " & ".join(map(tex, header)) + r" \\", r"\midrule"]
+    return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def comparison_rows(table: pd.DataFrame) -> tuple[list, list]:
+    """`against_published` as header and rows: under each loss ours, the published number, the difference. A loss without any
+    run of ours is one line, which says so."""
+    columns, rows = list(dict.fromkeys(zip(table.noise, table.rate, strict=True))), []
+    for loss, part in table.groupby("loss", sort=False):
+        counts = listed(part.n[part.n > 0].astype(int))
+        source = next((cited(s) for s in part.source if isinstance(s, str)), "")
+        theirs = [spread(*pair) for pair in zip(part.published, part.published_std, strict=True)]
+        if counts:
+            rows.append([label(loss), f"ours (n = {counts})", *map(spread, part.ours, part["std"])])
+            rows += [["", source, *theirs], ["", "difference", *map(signed, part.difference)]] if source else []
+        else:
+            rows.append([label(loss), Tex(f"{source}; ours not run") if source else "ours not run", *theirs])
+        rows.append(None)
+    heads = [Tex(rf"$\eta={rate}$") if rate else kind.removeprefix("human-") for kind, rate in columns]
+    return ["loss", "", *heads], rows[:-1]
