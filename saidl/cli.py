@@ -101,7 +101,10 @@ def run_sweep(args) -> int:
 
     runs, store = chosen(args), args.store or results.own(experiments.current_profile(args.profile))
     if args.dry_run:
-        print(estimate(runs, results.load(store, results.recorded(runs[0].profile), quarantine=False), args.jobs))
+        own, recorded = (
+            results.load(folder, quarantine=False) for folder in (store, results.recorded(runs[0].profile))
+        )
+        print(estimate(runs, own, recorded, args.jobs))
         return 0
     for _, row in sweep.run(runs, store, n_jobs=args.jobs, backend=args.backend, address=args.address).iterrows():
         print(described(row))
@@ -114,28 +117,32 @@ def described(row) -> str:
     return f"{what}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
 
 
-def estimate(runs, known, jobs: int) -> str:
-    """One line a run and the hours that are left, from the seconds recorded for the same profile, task and model."""
-    import os
+def estimate(runs, own, recorded, jobs: int) -> str:
+    """One line a run and the hours that are left, from the seconds your runs and the recorded ones took for the same profile, task and model."""
+    from collections import defaultdict
+    from statistics import median
 
     from saidl import sweep
 
-    typical = known[known.status == "done"].groupby(["profile", "task", "model"]).seconds.median()
-    done = set(known[known.status == "done"].id)
-    lines, total, unknown = [], 0.0, 0
+    seconds = defaultdict(list)
+    for row in (*recorded.itertuples(), *own.itertuples()):
+        if row.status == "done":
+            seconds[row.profile, row.task, row.model].append(row.seconds)
+    done, lines, left = set(own[own.status == "done"].id), [], []
     for run in runs:
-        seconds = typical.get((run.profile, run.task, run.model))
-        state = "done" if run.id in done else "about ? s" if seconds is None else f"about {seconds:.0f} s"
-        total += 0 if run.id in done else seconds or 0
-        unknown += run.id not in done and seconds is None
+        took = seconds.get((run.profile, run.task, run.model))
+        state = "done" if run.id in done else f"about {median(took):.0f} s" if took else "not timed yet"
+        left += [] if run.id in done else [median(took) if took else None]
         rate = "" if run.rate is None else f"{run.rate:g}"
         lines.append(
             f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}"
         )
-    workers = jobs if jobs > 0 else sweep.cores() if jobs == -1 else os.cpu_count() or 1
-    rest = f"; {unknown} of a kind not timed yet, so not in that" if unknown else ""
-    return "\n".join([*lines, f"{len(runs)} runs, {len(runs) - sum(r.id in done for r in runs)} to do: "
-                              f"about {total / workers / 3600:.1f} hours with {workers} at once{rest}"])  # fmt: skip
+    workers, unknown = jobs if jobs > 0 else sweep.cores(), left.count(None)
+    hours = sum(filter(None, left)) / workers / 3600
+    rest = f", and {unknown} of a kind not timed yet" if unknown else ""
+    return "\n".join(
+        [*lines, f"{len(runs)} runs, {len(left)} to do: about {hours:.1f} hours with {workers} at once{rest}"]
+    )
 
 
 def make_report(args) -> int:

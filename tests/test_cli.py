@@ -1,0 +1,68 @@
+"""The command line, called as a user would."""
+
+import subprocess
+import sys
+
+import pytest
+
+from saidl import cli, results
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from saidl import cli; cli.parser().format_help(); print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_run_records_and_prints(tmp_path, capsys):
+    arguments = [
+        "run",
+        "--profile",
+        "smoke",
+        "--loss",
+        "nce+rce",
+        "--rate",
+        "0.4",
+        "--epochs",
+        "1",
+        "--store",
+        str(tmp_path),
+    ]
+    assert cli.main(arguments) == 0
+    table = results.load(tmp_path)
+    assert len(table) == 1
+    printed = capsys.readouterr().out
+    assert table.id[0] in printed
+    assert f"{table.test_accuracy[0]:.2%}" in printed
+    assert cli.main(arguments) == 0  # the second time it is there
+    assert len(results.load(tmp_path)) == 1
+
+
+def test_dry_run_lists_the_queue_and_runs_nothing(tmp_path, capsys):
+    assert cli.main(["sweep", "--profile", "quick", "--loss", "ce", "mae", "--rate", "0.2", "0.4", "--dry-run", "--store", str(tmp_path)]) == 0  # fmt: skip
+    out = capsys.readouterr().out
+    assert out.count("symmetric") == 4
+    assert "4 runs, 4 to do" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_describes_a_set(capsys):
+    assert cli.main(["data", "digits"]) == 0
+    assert "1297 samples  1x8x8  10 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data", "nonsense"], "name must be one of"),
+        (["run", "--profile", "smoke", "--loss", "nonsense"], "loss must be one of"),
+        (["run", "--profile", "smoke", "--rate", "nan"], "rate must lie in"),
+        (["sweep", "--profile", "smoke", "--task", "chess"], "task must be one of"),
+    ],
+)
+def test_errors_are_one_line(arguments, message, capsys):
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
