@@ -118,7 +118,7 @@ def described(row) -> str:
 
 
 def estimate(runs, own, recorded, jobs: int) -> str:
-    """One line a run and the hours that are left, from the seconds your runs and the recorded ones took for the same profile, task and model."""
+    """One line a run, and the hours that are left judging by your runs and the recorded ones of the same profile, task and model."""
     from collections import defaultdict
     from statistics import median
 

@@ -9,7 +9,8 @@ from saidl import cli, results
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from saidl import cli; cli.parser().format_help(); print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules]"
+    code = f"import sys; from saidl import cli; cli.parser().format_help(); print({heavy})"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
@@ -40,7 +41,8 @@ def test_run_records_and_prints(tmp_path, capsys):
 
 
 def test_dry_run_lists_the_queue_and_runs_nothing(tmp_path, capsys):
-    assert cli.main(["sweep", "--profile", "quick", "--loss", "ce", "mae", "--rate", "0.2", "0.4", "--dry-run", "--store", str(tmp_path)]) == 0  # fmt: skip
+    grid = ["--profile", "quick", "--loss", "ce", "mae", "--rate", "0.2", "0.4"]
+    assert cli.main(["sweep", *grid, "--dry-run", "--store", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert out.count("symmetric") == 4
     assert "4 runs, 4 to do" in out
