@@ -6,7 +6,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test lint bench bench-compare report sweep lock clean
+.PHONY: help setup run test lint bench bench-compare report readme sweep lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -43,6 +43,9 @@ sweep: setup  ## run or continue a profile's whole queue: make sweep PROFILE=lap
 
 report: setup  ## figures, tables and the PDF from the recorded results
 	$(PY) -m saidl.cli report
+
+readme: setup  ## put the recorded results into the README
+	$(PY) -m tests.readme
 
 lock:  ## pin the newest allowed packages again (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --all-extras --group dev \

@@ -1,0 +1,63 @@
+"""The README's results, from the recorded runs: `python -m tests.readme` writes them, tests/test_readme.py checks that they are up to date."""
+
+import re
+
+from saidl import results, tables
+from saidl.experiments import PAPER_LOSSES
+
+BLOCK = re.compile(r"(<!-- results:.*?-->\n).*?(<!-- end of results -->)", re.DOTALL)
+SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")] + [("asymmetric", "0.4")]
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def noise_table(frame, profile: str) -> str:
+    have = tables.cells(frame, profile)
+    columns = [column for column in SHOWN if any((loss, *column) in have.index for loss in PAPER_LOSSES)]
+    rows = []
+    for loss in PAPER_LOSSES:
+        values = [tables.value(have, (loss, *column))[0] for column in columns]
+        if any(v == v for v in values):
+            rows.append([tables.label(loss), *(f"{v:.1f}" if v == v else "" for v in values)])
+    names = [f"{'asym. ' if kind == 'asymmetric' else 'sym. ' if rate != '0' else ''}{rate}" for kind, rate in columns]
+    return markdown(["loss", *names], rows)
+
+
+def sequence_table(frame) -> str:
+    tasks = {
+        "digits-sequence": "quick",
+        "smnist": "laptop",
+        "pmnist": "laptop",
+        "scifar": "laptop",
+        "lra-image": "laptop",
+    }
+    found = {}
+    for task, profile in tasks.items():
+        for row in tables.sequences(frame, profile, task).itertuples():
+            if row.source == "" and row.n:
+                found.setdefault(row.model, {})[task] = f"{row.accuracy:.1f}"
+    return markdown(
+        ["model", *tasks], [[model, *(cells.get(task, "") for task in tasks)] for model, cells in found.items()]
+    )
+
+
+def block() -> str:
+    frame = results.load(*(results.recorded(profile) for profile in ("quick", "laptop")), quarantine=False)
+    return (
+        "Digits (`quick` profile), test accuracy in % at the last epoch, against the share of wrong training labels, one seed:\n\n"
+        f"{noise_table(frame, 'quick')}\nCIFAR-10, 5,000 images, 60 epochs, half-width network (`laptop` profile), one seed:\n\n"
+        f"{noise_table(frame, 'laptop')}\nSequences, at sizes far below the papers' (see notebook 06 for sizes, epochs and the published numbers):\n\n"
+        f"{sequence_table(frame)}"
+    )
+
+
+def updated(text: str) -> str:
+    return BLOCK.sub(lambda m: m[1] + "\n" + block() + "\n" + m[2], text)
+
+
+if __name__ == "__main__":
+    readme = results.project() / "README.md"
+    readme.write_text(updated(readme.read_text()))
