@@ -1,4 +1,4 @@
-"""The README's results, from the recorded runs: `python -m tests.readme` writes them, tests/test_readme.py checks that they are up to date."""
+"""The README's results, from the recorded runs: `python -m tests.readme` writes them, tests/test_readme.py checks them."""
 
 import re
 
@@ -47,9 +47,9 @@ def sequence_table(frame) -> str:
 def block() -> str:
     frame = results.load(*(results.recorded(profile) for profile in ("quick", "laptop")), quarantine=False)
     return (
-        "Digits (`quick` profile), test accuracy in % at the last epoch, against the share of wrong training labels, one seed:\n\n"
+        "Digits (`quick` profile), test accuracy in % at the last epoch, by noise and its rate, one seed:\n\n"
         f"{noise_table(frame, 'quick')}\nCIFAR-10, 5,000 images, 60 epochs, half-width network (`laptop` profile), one seed:\n\n"
-        f"{noise_table(frame, 'laptop')}\nSequences, at sizes far below the papers' (see notebook 06 for sizes, epochs and the published numbers):\n\n"
+        f"{noise_table(frame, 'laptop')}\nSequences, at sizes far below the papers' (sizes, epochs and published numbers: notebook 06):\n\n"
         f"{sequence_table(frame)}"
     )
 
