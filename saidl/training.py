@@ -1,8 +1,8 @@
 """One fit loop for images and sequences.
 
 The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device within
-an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with the
-same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
+an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with
+the same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import math
 import os
 import secrets
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -313,18 +314,21 @@ class Fit:
         parts = self.model.state_dict(), self.optimizer.state_dict(), self.generator.get_state(), torch.get_rng_state()
         fresh = copy.deepcopy(parts)
         try:
+            if damaged := zipfile.ZipFile(path).testzip():  # torch does not check the sums
+                raise ValueError(f"{damaged} is damaged")
             state = torch.load(path, map_location=self.device, weights_only=True)
             if state["of"] != self.identity:
                 raise ValueError("it is another run's")
+            epoch, history = state["epoch"], History(**state["history"])
             self.restore(state["model"], state["optimizer"], state["generator"].cpu(), state["rng"].cpu())
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
-            self.history = History(**state["history"])
-            return state["epoch"]
         except Exception as error:
             self.restore(*fresh)
             print(f"{Path(path).name} cannot be continued ({error}); starting over")
             return 0
+        self.history = history
+        return epoch
 
     def restore(self, model, optimizer, generator, rng) -> None:
         self.model.load_state_dict(model)
