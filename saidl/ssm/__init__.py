@@ -8,7 +8,7 @@ import importlib
 _HOME = {
     "hippo": ("INITS", "hippo_legs", "normal_plus_low_rank"),
     "discretization": ("METHODS", "discretize"),
-    "kernels": ("cauchy_kernel", "dense_kernel", "diagonal_kernel", "direct_conv", "fft_conv"),
+    "kernels": ("cauchy_kernel", "dense_kernel", "diagonal_kernel", "direct_conv", "dplr_kernel", "fft_conv"),
     "layers": ("S4", "S4D"),
     "numpy_s4": (),
 }

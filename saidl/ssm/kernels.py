@@ -64,6 +64,22 @@ def dense_kernel(
         return krylov_kernel(*discretize_dense(A, B, dt, method, alpha, gaps), C, length)
 
 
+def dplr_kernel(
+    Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, method="bilinear", *, alpha=0.5, gaps=None
+) -> Tensor:
+    """S4's kernel (H, length): `dense_kernel` of A = Lambda - P P^H in real coordinates; differentiable in all five.
+
+    Arguments: Lambda, P, B, C (H, N) complex, one of each conjugate pair; dt (H,); the rest as in `diagonal_kernel`.
+    Raises: ValueError for any of the above out of range.
+    """
+    check_length(length)
+    if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
+        raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")
+    check(Lambda, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    with torch.autocast(Lambda.device.type, enabled=False):
+        return krylov_kernel(*discretize_dplr(Lambda, P, B, dt, method, alpha, gaps), real_row(C), length)
+
+
 def cauchy_kernel(
     Lambda: Tensor, P: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int, *, truncated: bool = False
 ) -> Tensor:

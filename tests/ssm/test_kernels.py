@@ -69,6 +69,7 @@ def test_cauchy_kernel_is_the_dense_kernel(length):
     P = pairs(seed=1)[1]
     K = ssm.dense_kernel(*kernels.dplr_to_dense(A, P, B), kernels.real_row(C), dt, length, "bilinear")
     torch.testing.assert_close(ssm.cauchy_kernel(A, P, B, C, dt, length), K, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ssm.dplr_kernel(A, P, B, C, dt, length), K, rtol=1e-9, atol=1e-11)
 
 
 def test_truncated_cauchy_kernel_is_what_s4_trains():
@@ -142,10 +143,12 @@ def test_dense_kernel_gradients(method, length):
     torch.autograd.gradcheck(lambda *x: ssm.dense_kernel(*x, length, method), inputs)
 
 
-def test_cauchy_kernel_gradients():
+@pytest.mark.parametrize("kernel", [ssm.cauchy_kernel, ssm.dplr_kernel])
+@pytest.mark.parametrize("length", [1, 7, 12])
+def test_low_rank_kernel_gradients(kernel, length):
     A, B, C, dt = pairs(2, 2)
     inputs = tuple(x.requires_grad_() for x in (A, pairs(2, 2, seed=1)[1], B, C, dt))
-    torch.autograd.gradcheck(lambda *x: ssm.cauchy_kernel(*x, 7), inputs)
+    torch.autograd.gradcheck(lambda *x: kernel(*x, length), inputs)
 
 
 # --------------------------------------------------------------------------------------------------------- convolution
@@ -244,10 +247,11 @@ def test_fft_sizes():
         ({"method": "async", "gaps": torch.ones(5)}, "one gap"),
     ],
 )
-@pytest.mark.parametrize("kind", ["diagonal", "dense"])
+@pytest.mark.parametrize("kind", ["diagonal", "dense", "dplr"])
 def test_bad_kernel_input(kind, changes, message):
-    A = -torch.ones(3, 4, dtype=torch.complex64) if kind == "diagonal" else -torch.eye(4).expand(3, 4, 4)
-    function = {"diagonal": ssm.diagonal_kernel, "dense": ssm.dense_kernel}[kind]
+    A = -torch.eye(4).expand(3, 4, 4) if kind == "dense" else -torch.ones(3, 4, dtype=torch.complex64)
+    low_rank = lambda A, B, C, dt, length, *x, **y: ssm.dplr_kernel(A, B, B, C, dt, length, *x, **y)  # noqa: E731
+    function = {"diagonal": ssm.diagonal_kernel, "dense": ssm.dense_kernel, "dplr": low_rank}[kind]
     arguments = {"A": A, "B": torch.ones(3, 4), "C": torch.ones(3, 4).to(A.dtype), "dt": torch.ones(3), "length": 5}
     with pytest.raises(ValueError, match=message):
         function(**arguments | changes)
