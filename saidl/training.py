@@ -1,8 +1,8 @@
 """One fit loop for images and sequences.
 
-The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device within
-an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same CPU with
-the same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
+The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device
+within an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same
+CPU with the same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
 """
 
 import contextlib

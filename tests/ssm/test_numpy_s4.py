@@ -98,10 +98,8 @@ def test_s4_without_low_rank_term_is_s4d():
 
 def torch_layer(p, layer):
     """The torch layer that holds the parameters p of a NumPy block."""
-    if layer == "s4":
-        twin = ssm.S4(H, N)
-    else:
-        twin = ssm.S4D(H, N, train_B=True, method="bilinear" if "bilinear" in layer else "zoh")
+    method = "bilinear" if "bilinear" in layer else "zoh"
+    twin = ssm.S4(H, N) if layer == "s4" else ssm.S4D(H, N, train_B=True, method=method)
     twin = twin.double()
     with torch.no_grad():
         for name, q in twin.named_parameters():
