@@ -261,7 +261,7 @@ def check_runs(runs: list[Run]) -> None:
             raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
         losses.resolve(run.loss)
         for name, known in {"model": (*models.IMAGE_MODELS, *models.LAYERS), "noise": noise.KINDS}.items():
-            if getattr(run, name) not in known:
+            if getattr(run, name) not in known and not (name == "noise" and run.transition):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(run, name)!r}")
         if run.noise not in noise.HUMAN and run.transition is None:
             noise.checked_rate(run.rate)

@@ -1,0 +1,246 @@
+"""Estimating the noise of labels whose noise is known; bad input of every sort."""
+
+import builtins
+import csv
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import precision_score, recall_score
+
+from saidl import data, models, noise, suspects
+
+pytest.importorskip("cleanlab")
+
+
+def sure(clean, K, seed=0, strength=6.0):
+    """Out-of-sample probabilities of a good, uncertain network."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(len(clean), K))
+    z[np.arange(len(clean)), clean] += strength
+    return np.exp(z) / np.exp(z).sum(1, keepdims=True)
+
+
+def labelled(clean, noisy, K):
+    images = torch.zeros(len(clean), 1, 8, 8, dtype=torch.uint8)
+    return data.Images(images, torch.as_tensor(noisy), tuple(map(str, range(K))), "made up")
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "near"), [("symmetric", 0.3, 0.02), ("pair-flip", 0.3, 0.02), ("asymmetric", 0.4, 0.04)]
+)
+def test_estimate_finds_known_noise(kind, rate, near):
+    """Classes that only lose labels are underestimated a little even by a perfect network: their own mean p is the threshold."""
+    clean = np.arange(4000) % 10
+    noisy = noise.corrupt(clean, kind, rate, seed=0)
+    found = suspects.estimate(labelled(clean, noisy.labels, 10), sure(clean, 10, strength=12))
+    assert found.rate == pytest.approx(noisy.rate, abs=near)
+    assert suspects.matrix_error(found.transition, noisy.realised) < near + 0.01  # not its transpose
+    np.testing.assert_allclose(found.transition.sum(1), 1)
+    np.testing.assert_allclose(found.prior, 0.1, atol=0.02)
+    score = suspects.scores(found.suspects, noisy.flipped)
+    assert min(score.values()) > 0.85
+
+
+def test_scores_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    flipped, said = rng.random(200) < 0.3, rng.random(200) < 0.4
+    score = suspects.scores(np.flatnonzero(said), flipped)
+    assert score["precision"] == pytest.approx(precision_score(flipped, said))
+    assert score["recall"] == pytest.approx(recall_score(flipped, said))
+    assert suspects.scores(np.zeros(0, int), flipped) == {"precision": 0, "recall": 0}
+
+
+def test_matrix_error_is_total_variation():
+    assert suspects.matrix_error(np.eye(3), np.eye(3)) == 0
+    assert suspects.matrix_error(np.roll(np.eye(3), 1, 0), np.eye(3)) == 1
+    assert suspects.matrix_error([[0.5, 0.5], [0, 1]], np.eye(2)) == 0.25
+
+
+def test_few_images_are_warned_of_and_fewer_refused():
+    clean = np.arange(10) % 2
+    with pytest.warns(UserWarning, match="5 images.*worthless"):
+        suspects.estimate(labelled(clean, clean, 2), sure(clean, 2))
+    with pytest.raises(ValueError, match=r"at least two images.*too few of 1"):
+        suspects.out_of_sample(labelled(clean, np.array([0] * 9 + [1]), 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clean = np.arange(100) % 2
+        suspects.estimate(labelled(clean, clean, 2), sure(clean, 2))
+
+
+def test_probabilities_must_fit_the_labels():
+    clean = np.arange(60) % 2
+    with pytest.raises(ValueError, match="probabilities must have shape"):
+        suspects.estimate(labelled(clean, clean, 2), sure(clean, 3))
+
+
+def test_without_cleanlab_the_extra_is_named(monkeypatch):
+    real = builtins.__import__
+    monkeypatch.setattr(
+        builtins,
+        "__import__",
+        lambda name, *a, **k: (
+            (_ for _ in ()).throw(ImportError()) if name.startswith("cleanlab") else real(name, *a, **k)
+        ),
+    )
+    with pytest.raises(ImportError, match=r"saidl\[clean\]"):
+        suspects.estimate(labelled([0, 1], [0, 1], 2), np.eye(2))
+
+
+def test_recommend_puts_the_most_accurate_first():
+    labels = np.arange(400) % 4
+    table = suspects.recommend(
+        {"poor": sure(labels, 4, strength=0.5), "good": sure(labels, 4), "chance": sure(labels, 4, strength=0)}, labels
+    )
+    assert table.loss.tolist() == ["good", "poor", "chance"]
+    hits = {name: sure(labels, 4, strength=s).argmax(1) == labels for name, s in (("good", 6.0), ("poor", 0.5))}
+    difference = hits["good"].astype(float) - hits["poor"]
+    assert table.behind[1] == pytest.approx(difference.mean())
+    assert table["standard error"][1] == pytest.approx(difference.std() / 20)
+
+
+# ------------------------------------------------------------------------------------------------- training and exporting
+
+
+@pytest.fixture(scope="module")
+def few():
+    train = data.load("digits", train_size=100).train
+    return train.with_labels(noise.corrupt(train.labels, "symmetric", 0.2, seed=0).labels)
+
+
+def test_out_of_sample_judges_every_image_by_others(few):
+    one = suspects.out_of_sample(few, ("ce",), folds=2, epochs=1)["ce"]
+    assert one.shape == (100, 10)
+    np.testing.assert_allclose(one.sum(1), 1, atol=1e-5)
+    two = suspects.out_of_sample(few, ("mae", "ce"), folds=2, epochs=1)
+    np.testing.assert_array_equal(one, two["ce"])  # whatever trains beside it
+    changed = few.with_labels(torch.where(torch.arange(100) == 7, (few.labels + 1) % 10, few.labels))
+    assert (suspects.out_of_sample(changed, ("ce",), folds=2, epochs=1)["ce"] != one).any()
+
+
+def test_exported_weights_are_the_classifier(few, tmp_path):
+    made, history = suspects.train(few, "nce+rce", epochs=2)
+    assert len(history.loss) == 2
+    made.save(tmp_path / "weights.safetensors")
+    back = suspects.load(tmp_path / "weights.safetensors")
+    torch.testing.assert_close(back(few.images), made(few.images))
+    assert back.told == made.told
+    assert back.told["classes"] == list(few.classes)
+    torch.testing.assert_close(made(few.images), made.logits(few.images).softmax(1))
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="does not hold a classifier"):
+        suspects.load(tmp_path / "other.safetensors")
+
+
+def test_accuracy_reported_is_the_classifiers(few):
+    test = data.load("digits").test
+    made, history = suspects.train(few, "ce", epochs=3, test=test)
+    assert history.test_accuracy[-1] == pytest.approx(
+        (made(test.images).argmax(1) == test.labels).double().mean().item()
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [((1, 8, 8), "small-cnn"), ((3, 16, 16), "small-cnn"), ((1, 28, 28), "cnn4"), ((3, 32, 32), "cnn8")],
+)
+def test_a_network_for_every_usual_size(shape, name):
+    images = data.Images(torch.zeros(6, *shape, dtype=torch.uint8), torch.arange(6) % 3, ("a", "b", "c"), "made up")
+    chosen, options, settings = suspects.network(images)
+    assert chosen == name
+    assert settings.valid_fraction == 0
+    assert models.make(chosen, **options)(images.images.float()).shape == (6, 3)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 32, 32), (3, 8, 10), (1, 9, 9)])
+def test_other_sizes_are_refused_with_advice(shape):
+    images = data.Images(torch.zeros(4, *shape, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"), "made up")
+    with pytest.raises(ValueError, match="size="):
+        suspects.out_of_sample(images)
+
+
+def test_table_names_files_and_the_likeliest_other_label(few):
+    images = data.Images(
+        few.images, few.labels, few.classes, "x", torch.arange(100), tuple(f"{i}.png" for i in range(100))
+    )
+    p = sure(few.labels.numpy(), 10)
+    p[5] = np.eye(10)[(few.labels[5] + 3) % 10]
+    table = suspects.table(images.select([3, 5, 9]), np.array([1, 0]), p[[3, 5, 9]])
+    assert table.file.tolist() == ["5.png", "3.png"]
+    assert table.given[0] == str(few.labels[5].item())
+    assert table.suggested[0] == str((few.labels[5].item() + 3) % 10)
+    assert (table.p_given[0], table.p_suggested[0]) == (0, 1)
+    assert table.suggested[1] != table.given[1]
+
+
+# ------------------------------------------------------------------------------------------------------ folders and lists
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(np.full((8, 8), 40 * i + (name == "bee"), np.uint8)).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def write(path, rows, header=("file", "label")):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def test_folder_and_list_agree(folder):
+    a = data.from_classes(folder)
+    b = data.from_csv(write(folder / "labels.csv", [(f"{c}/{i}.png", c) for c in ("ant", "bee") for i in range(3)]))
+    assert a.fingerprint == b.fingerprint
+    assert a.classes == b.classes == ("ant", "bee")
+    assert a.files == b.files == ("ant/0.png", "ant/1.png", "ant/2.png", "bee/0.png", "bee/1.png", "bee/2.png")
+    assert a.images[:, 0, 0, 0].tolist() == [0, 40, 80, 1, 41, 81]
+    part = a.select([4])
+    assert part.files[part.index[0]] == "bee/1.png"
+
+
+def test_size_makes_mixed_images_one(folder):
+    Image.fromarray(np.full((20, 10, 3), 200, np.uint8)).save(folder / "bee" / "3.png")
+    with pytest.raises(ValueError, match=r"3.png has size.*one size"):
+        data.from_classes(folder)
+    images = data.from_classes(folder, size=12)
+    assert images.images.shape == (7, 3, 12, 12)
+    assert (images.images[-1] == 200).all()
+
+
+def test_bad_folders_are_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        data.from_classes(tmp_path / "nowhere")
+    (folder / "bee" / "9.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"cannot read .*9.png"):
+        data.from_classes(folder)
+    with pytest.raises(ValueError, match="at least two class folders"):
+        data.from_classes(folder / "ant")
+    (folder / "cat").mkdir()
+    with pytest.raises(ValueError, match=r"cat is empty"):
+        data.from_classes(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "said"),
+    [
+        ([("ant/0.png", "ant")], ("file", "class"), "columns file and label; label missing"),
+        ([("ant/0.png", "ant"), ("ant/1.png", "")], ("file", "label"), "lacks a file or a label in line 3"),
+        ([("ant/0.png", "ant"), ("ant/1.png",), ("", "bee")], ("file", "label"), "in line 3, 4"),
+        ([("ant/0.png", "ant"), ("ant/1.png", "ant")], ("file", "label"), "at least two classes"),
+        ([("ant/0.png", "ant"), ("bee/7.png", "bee")], ("file", "label"), "cannot read .*7.png"),
+        ([], ("file", "label"), "at least two classes"),
+        ([], (), "file and label missing"),
+    ],
+)
+def test_bad_lists_are_named(folder, rows, header, said):
+    with pytest.raises(ValueError, match=said):
+        data.from_csv(write(folder / "labels.csv", rows, header))
