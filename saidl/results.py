@@ -193,12 +193,15 @@ def load(*stores, quarantine: bool = True):
 
     Columns: the run's fields, `epochs`, `status`, `error`, `test_accuracy` (last epoch) and `best_accuracy` (on the
     test set at the epoch best on validation) in [0, 1], `noise_rate` (share of labels really wrong), `memorised`,
-    `resisted`, `parameters`, `seconds`, `device`, and `record`, the whole record.
+    `resisted`, `parameters`, `seconds`, `device`, and `record`, the whole record. Human noise has rate NaN.
     """
     import pandas as pd
 
     found = {record["id"]: record for record in records(*stores, quarantine=quarantine)}
-    return pd.DataFrame([row(record) for record in found.values()], columns=COLUMNS)
+    table = pd.DataFrame([row(record) for record in found.values()], columns=COLUMNS)
+    return table.astype(
+        {"rate": float, "train_size": "Int64", "best_accuracy": float}
+    )  # None, where there is none, as NaN
 
 
 RUN_FIELDS = (

@@ -68,3 +68,12 @@ def test_errors_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_human_noise_is_printed_without_a_rate():
+    import pandas as pd
+
+    row = pd.Series({"id": "0" * 16, "task": "noise", "model": "cnn8", "loss": "ce", "noise": "human-worst", "rate": float("nan"),
+                     "seed": 0, "test_accuracy": 0.5, "seconds": 1.0})  # fmt: skip
+    assert "human-worst " in cli.described(row)
+    assert "nan" not in cli.described(row)
