@@ -243,3 +243,28 @@ def test_bad_options(options, message):
 def test_bad_input(u):
     with pytest.raises(ValueError, match=r"input must be \(B, L, 3\)"):
         classifier()(u)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_the_network_compiles_around_its_state_space_layers():
+    """Dynamo takes the blocks' pointwise chain and linear layers and never sees a complex tensor."""
+    net, u = classifier("s4d", dropout=0.0), torch.randn(2, 9, 3)
+    expected = net(u).square().sum()
+    nodes = []
+
+    def backend(graph, inputs):
+        assert not any(x.is_complex() for x in inputs if isinstance(x, torch.Tensor))
+        nodes.extend(node.name for node in graph.graph.nodes)
+        return graph.forward
+
+    try:
+        loss = torch.compile(net, backend=backend)(u).square().sum()
+    except RuntimeError as error:
+        if "not supported on Python" not in str(error):
+            raise
+        pytest.skip(str(error))
+    torch.testing.assert_close(loss, expected)
+    parameters = tuple(net.parameters())
+    torch.testing.assert_close(torch.autograd.grad(loss, parameters), torch.autograd.grad(expected, parameters))
+    assert {"linear", "glu"} <= set(nodes)
+    assert not any("fft" in name for name in nodes)

@@ -269,14 +269,14 @@ class _FFTConv(torch.autograd.Function):
         u, kernel = ctx.saved_tensors
         L = u.shape[-1]
         n = fft_size(L + kernel.shape[-1])
-        Kf = _spectrum(kernel, n)
+        Kf = _spectrum(kernel, n).conj_physical()
         du, dKf = torch.empty_like(u), torch.zeros_like(Kf)
         for part in _parts(u, n):
             G = _rfft(grad[part], n)
             if ctx.needs_input_grad[1]:
                 dKf[part[1]] += (_rfft(u[part], n).conj() * G).sum(0)
             if ctx.needs_input_grad[0]:
-                du[part] = torch.fft.irfft(G.mul_(Kf[part[1]].conj()), n=n)[..., :L]
+                du[part] = torch.fft.irfft(G.mul_(Kf[part[1]]), n=n)[..., :L]
         return du, _unspectrum(dKf, kernel, n)
 
 
