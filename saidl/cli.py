@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import cache
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
 
@@ -118,21 +119,16 @@ def described(row) -> str:
 
 
 def estimate(runs, own, recorded, jobs: int) -> str:
-    """One line a run, and the hours that are left judging by your runs and the recorded ones of the same profile, task and model."""
-    from collections import defaultdict
-    from statistics import median
-
+    """One line a run, and the hours that are left judging by your runs and the recorded ones."""
     from saidl import sweep
 
-    seconds = defaultdict(list)
-    for row in (*recorded.itertuples(), *own.itertuples()):
-        if row.status == "done":
-            seconds[row.profile, row.task, row.model].append(row.seconds)
-    done, lines, left = set(own[own.status == "done"].id), [], []
+    done = set(own[own.status == "done"].id)
+    known = [row.record for row in (*recorded.itertuples(), *own.itertuples()) if row.status == "done"]
+    timing, lines, left = timings(known), [], []
     for run in runs:
-        took = seconds.get((run.profile, run.task, run.model))
-        state = "done" if run.id in done else f"about {median(took):.0f} s" if took else "not timed yet"
-        left += [] if run.id in done else [median(took) if took else None]
+        seconds = None if run.id in done else expected(run, timing)
+        left += [] if run.id in done else [seconds]
+        state = "done" if run.id in done else "not timed yet" if seconds is None else f"about {seconds:.0f} s"
         rate = "" if run.rate is None else f"{run.rate:g}"
         lines.append(
             f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}"
@@ -140,9 +136,51 @@ def estimate(runs, own, recorded, jobs: int) -> str:
     workers, unknown = jobs if jobs > 0 else sweep.cores(), left.count(None)
     hours = sum(filter(None, left)) / workers / 3600
     rest = f", and {unknown} of a kind not timed yet" if unknown else ""
+    where = "on a machine like the one that was timed, " if left else ""
     return "\n".join(
-        [*lines, f"{len(runs)} runs, {len(left)} to do: about {hours:.1f} hours with {workers} at once{rest}"]
+        [*lines, f"{len(runs)} runs, {len(left)} to do: {where}about {hours:.1f} hours with {workers} at once{rest}"]
     )
+
+
+FULL_SIZES = {
+    "digits": 1297,
+    "mnist": 60000,
+    "fashion-mnist": 60000,
+    "cifar10": 50000,
+    "cifar100": 50000,
+    "spoken-digits": 2700,
+}
+
+
+def timings(records) -> dict:
+    """Median seconds per epoch, training sample and parameter: {(model, data set): seconds}."""
+    from collections import defaultdict
+    from statistics import median
+
+    found = defaultdict(list)
+    for record in records:
+        run = record["run"]
+        work = run["settings"]["epochs"] * record["data"]["train"] * record["parameters"]
+        found[run["model"], run["dataset"]].append(record["seconds"] / work)
+    return {key: median(values) for key, values in found.items()}
+
+
+def expected(run, timing: dict) -> float | None:
+    """Seconds for a run: work grows about as epochs, samples and parameters do. None for a network nobody timed on these data."""
+    if (run.model, run.dataset) not in timing:
+        return None
+    size = run.train_size or FULL_SIZES.get(run.dataset, 5000)
+    return (
+        timing[run.model, run.dataset] * run.settings.epochs * size * parameters(run.model, run.model_options, run.task)
+    )
+
+
+@cache
+def parameters(model: str, options: tuple, task: str) -> int:
+    from saidl import models
+
+    inputs = {"d_input": 3 if task == "scifar" else 1, "num_classes": 10} if model in models.LAYERS else {}
+    return sum(p.numel() for p in models.make(model, **inputs, **dict(options)).parameters())
 
 
 def make_report(args) -> int:
