@@ -484,3 +484,130 @@ def missing(table, name: str) -> str:
     lacking = [cell_title(*cell) for cell, _ in by_cell(table) if cell not in have]
     text = ", ".join(lacking) if len(lacking) < 3 else f"{len(lacking)} settings"
     return f"\n  (missing: {text})" if lacking else ""
+
+
+# --------------------------------------------------------------------------------------------------------- state spaces
+
+METHOD_COLOURS = {
+    "zoh": "#0072B2", "bilinear": "#D55E00", "forward-euler": "#000000", "backward-euler": "#009E73",
+    "gbt": "#E69F00", "dirac": "#CC79A7", "async": "#56B4E9",
+}  # fmt: skip
+
+
+@figure
+def curves(
+    named: Mapping[str, Mapping],
+    columns: int = 3,
+    height: float = 1.9,
+    truth: bool = True,
+    dots=(),
+    sharey=True,
+    **axis,
+):
+    """A panel a title, a line a label, {title: {label: (x, y)}}; with `truth` the first line of each is broad and grey:
+    what the others are to match. `dots` are labels drawn as points; axis, settings of every panel (xlabel, yscale ..).
+    """
+    columns = min(columns, len(named))
+    rows = -(-len(named) // columns)
+    fig, axes = panels(rows, columns, height=height, sharex=True, sharey=sharey)
+    for ax in axes.flat[len(named) :]:
+        ax.set_axis_off()
+    labels = list(dict.fromkeys(name for lines in named.values() for name in list(lines)[truth:]))
+    colours = {name: method_colour(name, RATE_COLOURS[1 + i % 5]) for i, name in enumerate(labels)}
+    for i, (ax, (title, lines)) in enumerate(zip(axes.flat, named.items(), strict=False)):
+        for j, (name, (x, y)) in enumerate(lines.items()):
+            if truth and j == 0:
+                ax.plot(x, y, color="0.72", linewidth=3.2, label=name)
+            else:
+                mark = {"linestyle": "--" if ", " in name else "-"}  # a variant of the name before the comma
+                mark = {"marker": "o", "linestyle": "none", "markersize": 3} if name in dots else mark
+                ax.plot(x, y, color=colours[name], label=name, **mark)
+        ax.set(title=title, **axis)
+        if i + columns < len(named):
+            ax.set_xlabel("")
+        if i % columns:
+            ax.set_ylabel("")
+    legend(fig, axes, "outside lower center", ncols=6)
+    return fig
+
+
+@figure
+def spectrum(named: Mapping[str, np.ndarray]):
+    """Eigenvalues in the complex plane (left), and their frequencies in rising order (right), a colour a name."""
+    fig, axes = panels(1, 2, height=2.7)
+    for (name, values), colour, mark in zip(named.items(), RATE_COLOURS, "xo^sDv", strict=False):
+        values = np.asarray(values)
+        point = {"color": colour, "marker": mark, "markersize": 3.5, "markerfacecolor": "none", "linestyle": "none"}
+        axes[0, 0].plot(values.real, values.imag, label=name, **point)
+        if np.abs(values.imag).max() > 0:
+            axes[0, 1].plot(np.sort(values.imag), **point)
+    axes[0, 0].set_xscale("symlog", linthresh=0.1, linscale=0.4)
+    axes[0, 0].set(yscale="symlog", xlabel="Re $\\lambda$", ylabel="Im $\\lambda$")
+    axes[0, 1].set(yscale="log", xlabel="mode, by frequency", ylabel="Im $\\lambda$")
+    legend(fig, axes, "outside lower center", ncols=4)
+    return fig
+
+
+@figure
+def stability(rules: Mapping[str, Mapping], modes=(), reach: float = 4.0, points: int = 240):
+    """|Ab(z)| over the complex plane z = dt a, a panel a rule: blue decays, red grows, black is the line |Ab| = 1.
+
+    Arguments: rules, a title and the arguments of `ssm.discretize` (method, alpha, gaps); modes, eigenvalues times dt to
+        mark; reach, the plane's extent.
+    """
+    import torch
+
+    from saidl import ssm
+
+    columns = min(3, len(rules))
+    fig, axes = panels(-(-len(rules) // columns), columns, height=2.1, sharex=True, sharey=True)
+    for ax in axes.flat[len(rules) :]:
+        ax.set_axis_off()
+    side = torch.linspace(-reach, reach, points, dtype=torch.float64)  # an even number of points: none on a pole
+    z = torch.complex(*torch.meshgrid(side, side, indexing="xy"))
+    for ax, (title, rule) in zip(axes.flat, rules.items(), strict=False):
+        Ab = ssm.discretize(z.flatten(), torch.ones(z.numel()), 1.0, **rule)[0].reshape(points, points)
+        size = Ab.abs().clamp_min(1e-3).log10().numpy()
+        picture = ax.imshow(size, cmap="RdBu_r", vmin=-1, vmax=1, extent=[-reach, reach] * 2, origin="lower")
+        ax.contour(side, side, size, levels=[0], colors="black", linewidths=1.2)
+        ax.axvline(0, color="black", linewidth=0.6, linestyle=":")
+        seen = np.asarray([mode for mode in modes if abs(mode.imag) < reach and abs(mode.real) < reach])
+        if len(seen):
+            ax.plot(seen.real, seen.imag, ".", color="black", markersize=3)
+        ax.set(title=title)
+        ax.grid(False)
+    fig.supxlabel("Re $z$", fontsize=9)
+    fig.supylabel("Im $z$", fontsize=9)
+    bar = fig.colorbar(picture, ax=axes, shrink=0.7, aspect=25, label="$|\\bar A(z)|$", ticks=[-1, 0, 1])
+    bar.ax.set_yticklabels(["≤ 0.1", "1", "≥ 10"])
+    return fig
+
+
+@figure
+def by_method(table):
+    """Test accuracy of state-space runs by discretisation: a point a seed, a bar the mean with its standard deviation."""
+    part = done(table)
+    names = [rule_name(options) for options in part.model_options]
+    accuracy = 100 * part.test_accuracy.groupby(names, sort=False).agg(["mean", "std"])
+    fig, axes = panels(1, 1, height=0.7 + 0.3 * len(accuracy))
+    ax, places = axes[0, 0], np.arange(len(accuracy))[::-1]
+    ax.barh(places, accuracy["mean"], xerr=accuracy["std"].fillna(0), height=0.65, alpha=0.45,
+            color=[method_colour(name, "#555555") for name in accuracy.index])  # fmt: skip
+    for name, place in zip(accuracy.index, places, strict=True):
+        seeds = 100 * part.test_accuracy[[n == name for n in names]]
+        ax.plot(seeds, np.full(len(seeds), place), "|", color="black", markersize=9)
+    low = max(0, 100 * part.test_accuracy.min() - 5)
+    ax.set(yticks=places, yticklabels=accuracy.index, xlim=(low, 100), xlabel="test accuracy, %")
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def rule_name(options: Mapping) -> str:
+    """A discretisation as model options say it: "zoh" where they do not, gbt with its alpha."""
+    method = options.get("method", "zoh")
+    return f"gbt {options.get('alpha', 0.5):g}" if method == "gbt" else method
+
+
+def method_colour(name: str, otherwise: str) -> str:
+    """A discretisation's colour wherever its name stands, also within a longer label ("gbt 0.75")."""
+    return METHOD_COLOURS.get(name.split(" ")[0].rstrip(","), otherwise)
