@@ -102,9 +102,8 @@ def run_sweep(args) -> int:
 
     runs, store = chosen(args), args.store or results.own(experiments.current_profile(args.profile))
     if args.dry_run:
-        own, recorded = (
-            results.load(folder, quarantine=False) for folder in (store, results.recorded(runs[0].profile))
-        )
+        own = results.load(store, quarantine=False)
+        recorded = results.load(*map(results.recorded, PROFILES), quarantine=False)
         print(estimate(runs, own, recorded, args.jobs))
         return 0
     for _, row in sweep.run(runs, store, n_jobs=args.jobs, backend=args.backend, address=args.address).iterrows():
