@@ -1,0 +1,194 @@
+"""The report: every float and number it takes in, what stops it, and that no result is typed by hand."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from saidl import experiments, figures, floats, report, results
+
+from .test_tables import record, store
+
+SOURCES = Path(__file__).parents[1] / "report"
+CHAPTERS = sorted((SOURCES / "chapters").glob("*.tex"))
+
+# Digits that may stand in the prose: in formulas, in commands that refer or measure, in code, and in these names.
+FORMULAS = r"\$[^$]*\$|\\\[.*?\\\]|\\begin\{(equation|tabular|tabbing)\}.*?\\end\{\1\}"
+COMMANDS = r"\\(val|ref|eqref|label|cite[pt]?|citealp|citet|input|tab|pic|code|renewcommand|hspace|begin|end)\*?(\[[^]]*\])?\{[^{}]*\}"
+NAMES = r"\bS4D?\b|\bCIFAR-10N?\b|\bCIFAR-100\b|\bResNet-34\b|\bSHA-256\b|\bL1\b|\bAlgorithm [12]\b|\bnotebook~\d\b|[\d.]+\\linewidth"
+
+
+def typed_numbers(text: str) -> list[str]:
+    """Numbers that stand in LaTeX prose outside the allowed forms, each with what is around it; a per cent sign in a formula
+    makes it a result."""
+    text = re.sub(r"(?<!\\)%.*", "", text)
+    found = re.findall(r"\$[^$]*\d[^$]*\\%[^$]*\$|\$[^$]*\d[^$]*\$\s*(?:\\,)?\\%", text)
+    for allowed in (FORMULAS, COMMANDS, NAMES):
+        text = re.sub(allowed, " ", text, flags=re.S)
+    return found + [m[0].strip() for m in re.finditer(r".{0,30}\d[\d.,]*.{0,20}", text)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_number_is_typed(path):
+    assert typed_numbers(path.read_text()) == []
+
+
+def test_the_abstract_types_no_number():
+    assert (
+        typed_numbers((SOURCES / "main.tex").read_text().split(r"\begin{abstract}")[1].split(r"\end{abstract}")[0])
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["CE reaches 71.2 there", r"by 3 points", r"$71.2\%$ of", r"$71.2$\,\% of", r"ends at 45\,\%", r"\emph{12} runs"],
+)
+def test_the_scan_finds_a_typed_number(text):
+    assert typed_numbers(text)
+
+
+@pytest.mark.parametrize(
+    "text", [r"at $\eta=0.4$", r"\val{acc/quick/symmetric/0.4/ce}", r"S4D on CIFAR-10 \citep{ma2020}", "% 12"]
+)
+def test_the_scan_lets_formulas_and_names_pass(text):
+    assert not typed_numbers(text)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The report from a store of three runs, not typeset; a fourth file is damaged."""
+    folder = tmp_path_factory.mktemp("report")
+    store(folder / "runs", ce=[0.7, 0.8], mae=[0.9])
+    (folder / "runs" / "0123456789abcdef.json").write_text("{")
+    assert report.build([folder / "runs"], out=folder / "report", latex=False) is None
+    return folder / "report"
+
+
+def test_a_build_makes_everything_the_chapters_take_in(built):
+    text = "".join(path.read_text() for path in built.glob("chapters/*.tex"))
+    tables = re.findall(r"\\tab(?:\[[^]]*\])?\{([^}]+)\}", text)
+    pictures = re.findall(r"\\pic\{([^}]+)\}", text)
+    assert sorted(tables) == sorted(floats.TABLES)
+    assert sorted(pictures) == sorted(floats.FIGURES)
+    for name in tables:
+        assert (built / "generated" / f"{name}.tex").stat().st_size
+    for name in pictures:
+        assert (built / "generated" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    numbers = (built / "generated" / "numbers.tex").read_text()
+    assert set(re.findall(r"setval\{([^}]+)\}", numbers)) == set(report.used_keys(built))
+
+
+def test_numbers_come_from_the_runs(built):
+    numbers = (built / "generated" / "numbers.tex").read_text()
+    assert r"\setval{acc/quick/symmetric/0.4/ce}{75.0 {\scriptsize$\pm$} 7.1\,\%}" in numbers
+    assert rf"\setval{{acc/quick/symmetric/0.4/nce+rce}}{{{report.NOT_RUN}}}" in numbers
+    assert r"\setval{order/quick/symmetric/0.4}{MAE (90.0), CE (75.0)}" in numbers
+    assert "0123456789abcdef.json" in re.search(r"setval\{left-out\}\{(.*)\}", numbers)[1]
+    quick = (built / "generated" / "quick.tex").read_text()
+    assert re.search(r"^CE &.* 75\.0 ", quick, re.M)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "acc/quick/symmetric/0.4/nosuch",
+        "nosuch/key",
+        "acc/huge/symmetric/0.4/ce",
+        "seq/quick/digits-sequence/cnn",
+        "pub/cifar10/symmetric/0.33/ce",
+    ],
+)
+def test_a_key_that_means_nothing_stops_the_build(key, tmp_path):
+    numbers = report.Numbers(results.load(tmp_path))
+    with pytest.raises(RuntimeError, match=re.escape(key)):
+        numbers[key]
+
+
+def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAIDL_STORE", str(tmp_path / "own"))
+    monkeypatch.setattr(results, "recorded", lambda profile: tmp_path / "recorded" / profile)
+    store(tmp_path / "recorded" / "quick", ce=[0.5], mae=[0.6])
+    store(tmp_path / "own" / "quick", ce=[0.7])
+    (smoke,) = experiments.grid("smoke", loss="ce")
+    results.write(record(smoke, 0.1), tmp_path / "own" / "smoke")
+    frame, left_out = report.load()
+    assert frame.set_index("loss").test_accuracy.to_dict() == {"ce": 0.7, "mae": 0.6}
+    assert left_out == []
+
+
+def test_without_latex_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(floats, "FIGURES", {})
+    monkeypatch.setattr(floats, "TABLES", {})
+    assert report.build([tmp_path], out=tmp_path / "report") is None
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert "apt-get install" in last
+    assert all(package in last for package in report.LATEX_PACKAGES)
+
+
+def test_complaints_about_a_log():
+    box = "Overfull \\hbox ({}pt too wide) in paragraph at lines 3--4"
+    log = "\n".join([
+        "LaTeX Warning: Reference `tab:x' on page 3 undefined on input line 7.",
+        "Package natbib Warning: Citation `y' on page 1 undefined on input line 5.",
+        box.format("4.9"), box.format("5.2"), "Underfull \\hbox (badness 10000) in paragraph",
+    ])  # fmt: skip
+    found = report.complaints(log)
+    assert len(found) == 3
+    assert not any("4.9" in line or "Underfull" in line for line in found)
+    assert report.complaints("./chapters/a.tex:3: Undefined control sequence.\n" + log) == [
+        "./chapters/a.tex:3: Undefined control sequence."
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("latexmk"), reason="needs LaTeX")
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("Text.", None),
+        (r"See \ref{nowhere}.", "nowhere"),
+        (r"\includegraphics{nothere}", "nothere"),
+        (r"\noindent\hbox to 40em{\hrulefill}", "Overfull"),
+    ],
+)
+def test_typesetting_fails_on_what_must_not_pass(body, complaint, tmp_path):
+    head = r"\documentclass{article}\usepackage{graphicx}\setlength{\textwidth}{20em}\begin{document}"
+    (tmp_path / "main.tex").write_text(head + body + r"\end{document}")
+    if complaint is None:
+        assert report.typeset(tmp_path).read_bytes().startswith(b"%PDF")
+    else:
+        with pytest.raises(RuntimeError, match=complaint):
+            report.typeset(tmp_path)
+
+
+def test_equal_figures_are_equal_files(tmp_path):
+    frame = results.load(tmp_path)
+    once, again = (
+        figures.save(floats.FIGURES["hippo"](frame), tmp_path / name).read_bytes() for name in ("a.pdf", "b.pdf")
+    )
+    assert once == again
+
+
+def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
+    from saidl import tables
+
+    entries = set(re.findall(r"^@\w+\{(\w+),", (SOURCES / "refs.bib").read_text(), re.M))
+    cited = {
+        key
+        for path in CHAPTERS
+        for group in re.findall(r"\\cite\w*\{([^}]+)\}", path.read_text())
+        for key in group.split(",")
+    }
+    assert cited | set(tables.CITED.values()) == entries
+
+
+def test_packages_and_errors_on_the_command_line(tmp_path, monkeypatch, capsys):
+    assert report.main(["--packages"]) == 0
+    assert capsys.readouterr().out.split() == list(report.LATEX_PACKAGES)
+    monkeypatch.setattr(report, "build", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("it does not typeset")))
+    assert report.main([]) == 1
+    assert "it does not typeset" in capsys.readouterr().err
+    assert "saidl.report" in sys.modules

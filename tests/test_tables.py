@@ -1,0 +1,137 @@
+"""Tables against the numbers they are made from."""
+
+import math
+
+import numpy as np
+import pytest
+
+from saidl import experiments, losses, results, tables
+from saidl.training import Settings
+
+
+def record(run, accuracy, **more):
+    """A finished run's record, without the training."""
+    epochs = run.settings.epochs
+    history = {name: [accuracy] * epochs for name in ("train_accuracy", "valid_accuracy", "test_accuracy")}
+    history |= {name: [0.25] * epochs for name in ("loss", "memorised", "resisted", "seconds")}
+    history["class_accuracy"] = [[accuracy] * 10] * epochs
+    data = {"name": run.dataset, "train": 100, "test": 50, "classes": list("0123456789")}
+    told = {"data": data | {"fingerprint": {"train": "ab" * 32, "test": "cd" * 32}}, "noise": {"rate": run.rate}}
+    outcome = {
+        "test_accuracy": accuracy,
+        "best_accuracy": accuracy,
+        "best_epoch": 0,
+        "parameters": 1234,
+        "seconds": 1.0,
+    }
+    told |= {"history": history, "confusion": np.eye(10, dtype=int).tolist(), "device": "a CPU", "versions": {}}
+    return {"schema": results.SCHEMA, "id": run.id, "run": run.to_dict(), "status": "done", **told, **outcome, **more}
+
+
+def store(folder, **accuracies):
+    """A store of quick runs at symmetric noise: store(path, ce=[0.7, 0.8]) is seeds 0 and 1 of cross-entropy at 0.4."""
+    for loss, values in accuracies.items():
+        for seed, accuracy in enumerate(values):
+            (run,) = experiments.grid("quick", loss=loss, noise="symmetric", rate=0.4, seed=seed)
+            results.write(record(run, accuracy), folder)
+    return folder
+
+
+def test_a_cell_is_the_mean_and_sample_deviation_over_seeds(tmp_path):
+    values = [0.71, 0.735, 0.78]
+    frame = results.load(store(tmp_path, ce=values, mae=[0.9]))
+    mean, std, n = tables.value(tables.cells(frame, "quick"), ("ce", "symmetric", "0.4"))
+    assert (mean, std, n) == (pytest.approx(100 * np.mean(values)), pytest.approx(100 * np.std(values, ddof=1)), 3)
+    mean, std, n = tables.value(tables.cells(frame, "quick"), ("mae", "symmetric", "0.4"))
+    assert (mean, n) == (pytest.approx(90), 1)
+    assert math.isnan(std)
+    assert tables.value(tables.cells(frame, "quick"), ("fl", "symmetric", "0.4"))[2] == 0
+
+
+def test_only_runs_that_follow_the_recipe_count(tmp_path):
+    store(tmp_path, ce=[0.7])
+    (other,) = experiments.grid("quick", loss="ce", noise="symmetric", rate=0.4, seed=1, epochs=3)
+    results.write(record(other, 0.1), tmp_path)
+    frame = results.load(tmp_path)
+    assert len(frame) == 2
+    assert tables.value(tables.cells(frame, "quick"), ("ce", "symmetric", "0.4"))[2] == 1
+
+
+def test_a_deleted_or_damaged_result_empties_its_cell(tmp_path):
+    store(tmp_path, ce=[0.7], mae=[0.9])
+    table = tables.accuracies(results.load(tmp_path), "quick")
+    assert table.loc["CE", "0.4"] == "70.0"
+    paths = {results.read(path)["run"]["loss"]: path for path in tmp_path.glob("*.json")}
+    paths["ce"].unlink()
+    paths["mae"].write_text(paths["mae"].read_text()[:200])
+    with pytest.warns(UserWarning, match=paths["mae"].name):
+        frame = results.load(tmp_path, quarantine=False)
+    table = tables.accuracies(frame, "quick")
+    assert table.loc["CE", "0.4"] == tables.MISSING
+    assert "70.0" not in table.to_numpy()
+
+
+def test_published_asymmetric_numbers_stand_beside_runs_under_the_same_noise(tmp_path):
+    for kind, accuracy in (("asymmetric", 0.80), ("asymmetric-sequential", 0.79)):
+        (run,) = experiments.grid("paper", loss="nce+rce", noise=kind, rate=0.4)
+        results.write(record(run, accuracy), tmp_path)
+    frame = results.load(tmp_path)
+    sources = {}
+    for kind in ("asymmetric", "asymmetric-sequential"):
+        table = tables.against_published(frame, "paper", kind)
+        row = table[(table.loss == "nce+rce") & (table.rate == "0.4")].iloc[0]
+        assert row.difference == pytest.approx(row.ours - row.published)
+        sources[kind] = row.source
+        known = tables.published()
+        assert set(known[(known.source == row.source) & (known.dataset == "cifar10")].noise) <= {kind, "symmetric"}
+    assert sources["asymmetric"] != sources["asymmetric-sequential"]
+
+
+def test_a_difference_is_ours_minus_theirs_and_nothing_without_ours(tmp_path):
+    (run,) = experiments.grid("paper", loss="ce", noise="symmetric", rate=0.2)
+    results.write(record(run, 0.75), tmp_path)
+    table = tables.against_published(results.load(tmp_path), "paper", "symmetric").set_index(["loss", "rate"])
+    published = table.published["ce", "0.2"]
+    assert table.difference["ce", "0.2"] == pytest.approx(75 - published)
+    assert math.isnan(table.difference["ce", "0.4"])
+    assert not math.isnan(table.published["ce", "0.4"])
+    header, rows = tables.comparison_rows(table.reset_index())
+    assert all(row is None or len(row) == len(header) for row in rows)
+    assert [row[1] for row in rows if row and row[0] == "CE"] == ["ours (n = 1)"]
+
+
+def test_sequences_compare_like_splits(tmp_path):
+    (run,) = experiments.grid("paper", task="lra-image", model="s4d")
+    made = record(run, 0.8)
+    made["history"]["valid_accuracy"] = [None, 0.5, 0.85, 0.84] + [0.84] * 96
+    results.write(made, tmp_path)
+    table = tables.sequences(results.load(tmp_path), "paper", "lra-image")
+    assert set(table.split) == {"test", "validation"}
+    for row in table[(table.model == "S4D (zoh)") & (table.source != "")].itertuples():
+        ours = {"test": 80.0, "validation": 85.0}[row.split]
+        assert row.difference == pytest.approx(ours - row.accuracy)
+
+
+def test_settings_tables_leave_nothing_out():
+    recipes = tables.recipes(list(experiments.RECIPES))
+    assert {name.replace("_", " ") for name in Settings.__dataclass_fields__} <= set(recipes.index)
+    assert list(tables.loss_settings().loss) == [tables.label(name) for name in losses.names()]
+    for cell in tables.loss_settings().set_index("loss").loc["NCE+AGCE"].to_numpy()[:1]:
+        assert cell == "α 1, β 4, a 6, q 1.5"
+
+
+def test_every_published_method_that_we_have_is_known_to_the_losses():
+    known = tables.published()
+    assert all(losses.resolve(loss) == loss for loss in known.loss.dropna().unique())
+    assert set(known.noise.dropna()) <= set(experiments.KINDS)
+
+
+def test_latex_of_awkward_text():
+    text = tables.tabular(["a_b", tables.Tex("$x$")], [["50 % & more", "–"], None, ["ε-CE", tables.spread(1.0, 0.25)]])
+    assert r"a\_b & $x$ \\" in text
+    assert r"50 \% \& more & -- \\" in text
+    assert r"\addlinespace" in text
+    assert r"$\epsilon$-CE & 1.00 {\scriptsize$\pm$} 0.25 \\" in text
+    assert tables.short(0) == "0"
+    assert tables.short(1.74e22) == r"$1.7\times10^{22}$"
+    assert tables.signed(-1.5) == "−1.50"
