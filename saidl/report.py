@@ -188,8 +188,9 @@ class Numbers:
         prints = sorted({record["data"]["fingerprint"]["train"][:8] for record in rows.record})
         copy = f" (copy {', '.join(prints)})" if prints else ""
         samples = "all training samples" if size is None else f"{size:,} training samples"
-        seeds = f"seeds {tables.listed(rows.seed)}" if len(rows) else "no run recorded"
-        return f"Profile \\emph{{{name}}}: {dataset}{copy}, {samples}, {tex(model)}, {settings.epochs} epochs, {seeds}."
+        seeds = f"seed{'s' * (rows.seed.nunique() > 1)} {tables.listed(rows.seed)}" if len(rows) else "no run recorded"
+        network = "" if task in experiments.SEQUENCES else f" {tex(model)},"
+        return f"Profile \\emph{{{name}}}: {dataset}{copy}, {samples},{network} {settings.epochs} epochs, {seeds}."
 
     def the_absent(self, profile, *kinds):
         """How many cells of a table are empty."""

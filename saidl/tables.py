@@ -226,6 +226,22 @@ def listed(values) -> str:
     return ", ".join(f"{v:,}" for v in sorted(set(values)))
 
 
+BENCH_COLUMNS = [
+    "name",
+    "ours_ms",
+    "baseline_ms",
+    "ratio",
+    "low",
+    "high",
+    "target",
+    "gflops",
+    "gb_per_s",
+    "peak_mb",
+    "length",
+    "kind",
+]
+
+
 def benchmarks(path) -> dict:
     """A saved bench (`make bench`): its machine and rows, none without the file. Raises ValueError for a damaged one."""
     try:
