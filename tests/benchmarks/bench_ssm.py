@@ -54,14 +54,14 @@ def kernel_rows(repeats: int, quick: bool) -> Iterator[dict]:
         w = torch.randn(H, L)
         ours = with_gradients(lambda *x, L=L: ssm.diagonal_kernel(*x, L), inputs, w)
         full = with_gradients(lambda *x, L=L: full_tensor_kernel(*x, L), inputs, w)
-        # float32 powers of large phases are what the full tensor gets wrong, not the sum: 1e-2 is its error, see the tests for ours
+        # phases of 1e5 rad in float32: the full tensor's dt gradient is off by 1e-4
         yield compare(
             f"diagonal kernel, full tensor, L {L}",
             ours,
             full,
             repeats=min(repeats, 3 if L > 4096 else 9),
             target=target,
-            rtol=5e-2,
+            rtol=1e-3,
         )
     for L, target in {1024: 5, 4096: 20}.items():
         inputs, truncated = s4_system(L)
@@ -90,7 +90,7 @@ def convolution_rows(repeats: int, quick: bool) -> Iterator[dict]:
         lambda: transposed(theirs()),
         repeats=repeats,
         target=3,
-        rtol=5e-2,
+        rtol=1e-3,
     )
 
 
