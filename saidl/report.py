@@ -167,6 +167,11 @@ class Numbers:
         runs = self.cell(profile, noise, rate, loss)
         return NOT_RUN if runs.empty else percent(100 * runs.memorised.mean())
 
+    def the_lost(self, profile, noise, rate, loss):
+        """Accuracy over the classes that lose labels."""
+        runs = self.cell(profile, noise, rate, loss)
+        return NOT_RUN if runs.empty else percent(floats.losing(runs)[0])
+
     def the_order(self, profile, noise, rate):
         """The losses of a cell with their accuracies, best first."""
         rows = self.rows(profile)
