@@ -527,7 +527,7 @@ def curves(
             ax.set_xlabel("")
         if i % columns:
             ax.set_ylabel("")
-    legend(fig, axes, "outside lower center", ncols=6)
+    legend(fig, axes, "outside lower center", ncols=4)
     return fig
 
 
