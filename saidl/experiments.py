@@ -107,7 +107,7 @@ SEQUENCES = {  # task: data set, view
     "delayed-recall": ("delayed-recall", "sequence"),
     "adding": ("adding", "sequence"),
 }
-SMALL = {"d_model": 24, "n_layers": 2, "dropout": 0.0}
+SMALL = {"d_model": 16, "n_layers": 2, "dropout": 0.0}
 MEDIUM = {"d_model": 32, "n_layers": 2, "dropout": 0.1}
 # What two cores manage, and what a test in seconds needs; the paper profile has all data and the papers' sizes.
 SEQUENCE_RECIPES = {

@@ -4,12 +4,13 @@ TABLES[name](frame) -> a booktabs tabular; FIGURES[name](frame) -> a matplotlib 
 not been recorded is a dash, a missing line, or a note in the figure's place.
 """
 
+import warnings
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from saidl import evidence, experiments, figures, noise, results, ssm, tables
+from saidl import data, evidence, experiments, figures, noise, results, ssm, study, tables
 from saidl.figures import label
 from saidl.tables import Tex, signed, spread, tabular
 
@@ -86,6 +87,39 @@ def best_on_test(frame) -> str:
     return table_of(["loss", "quick: last", *columns, "laptop: last", *columns], rows)
 
 
+def rules_trained(frame) -> str:
+    """State-space models that differ in the discretisation alone."""
+    rows = []
+    for where, part in tables.methods(frame).groupby(["profile", "task", "model", "what"], sort=False):
+        for i, row in enumerate(part.itertuples()):
+            named = [f"{where[2]}, {where[1]} ({where[0]})", where[3]] if i == 0 else ["", ""]
+            rows.append([*named, row.method, spread(row.accuracy, row.std, 1), row.n])
+        rows.append(None)
+    return table_of(["model and task", "size", "rule", "accuracy", "seeds"], rows[:-1], "lllrr")
+
+
+def predictors(frame, profile: str = "quick", fewest: int = 8) -> str:
+    """How well each number of a transition matrix ranks the settings of the study by what a loss reached under them."""
+    dataset = experiments.recipe(profile, "noise")[0]
+    records = frame[frame.status == "done"].set_index("id").record.to_dict()
+    cases = study.cases(dataset, study.class_distance(data.load(dataset).train))
+    rows = []
+    for loss in in_order(set(frame.loss[(frame.profile == profile) & (frame.task == "noise")])):
+        plan = [(case, case.run(profile, loss)) for case in cases.values()]
+        plan = [(case, run) for case, run in plan if run.id in records and study.share(case.T) > 0]
+        if len(plan) >= fewest:
+            seen = study.outcomes(plan, pd.DataFrame({"record": [records[run.id] for _, run in plan]}))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a resample may hold one setting alone, which has no ranks
+                rhos = study.rank_correlations({name: seen[name] for name in PREDICTORS}, seen.accuracy)
+            cells = [f"{row.rho:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rhos.itertuples()]
+            rows.append([label(loss), len(plan), *cells])
+    return table_of(["loss", "settings", *PREDICTORS], rows)
+
+
+PREDICTORS = ("share", "smallest margin", "mean margin", "information")
+
+
 def bench(frame) -> str:
     rows = [row for row in tables.benchmarks(bench_file())["rows"] if "ratio" in row]
     times = [(row["ours_ms"], row["baseline_ms"], row["ratio"], row["low"], row["high"]) for row in rows]
@@ -152,7 +186,8 @@ def table_of(header, rows, align=None) -> str:
 ETA, STEP = Tex(r"$\eta$"), Tex(r"$\Delta$")
 SEQUENCE_RECIPES = [("quick", "digits-sequence"), *(("laptop", task) for task in SEQUENCE_TASKS), ("paper", "scifar")]
 TABLES = {
-    "provenance": provenance, "flipped": flipped, "best-on-test": best_on_test, "bench": bench,
+    "provenance": provenance, "flipped": flipped, "rules-trained": rules_trained, "predictors": predictors,
+    "best-on-test": best_on_test, "bench": bench,
     "quick": partial(grid, profile="quick"), "laptop": partial(grid, profile="laptop"),
     "paper-symmetric": partial(comparison, profile="paper", kind="symmetric"),
     "paper-sequential": partial(comparison, profile="paper", kind="asymmetric-sequential"),

@@ -167,6 +167,12 @@ class Numbers:
         runs = self.cell(profile, noise, rate, loss)
         return NOT_RUN if runs.empty else percent(100 * runs.memorised.mean())
 
+    def the_classes(self, profile, noise, rate, loss):
+        """How many classes the network ever predicts on the test set."""
+        runs = self.cell(profile, noise, rate, loss)
+        counts = [sum(any(column) for column in zip(*record["confusion"], strict=True)) for record in runs.record]
+        return f"{sum(counts) / len(counts):.3g}" if counts else NOT_RUN
+
     def the_lost(self, profile, noise, rate, loss):
         """Accuracy over the classes that lose labels."""
         runs = self.cell(profile, noise, rate, loss)

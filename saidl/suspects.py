@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saidl import experiments, losses, models, training
+from saidl import experiments, losses, models, noise, training
 from saidl.data import Images
 
 FEW = 20  # labels a class: with fewer, a rate of 0.2 has a standard error of 0.09 even if every suspect were right
@@ -179,9 +179,7 @@ def estimate(images: Images, probabilities) -> Estimate:
     found = find_label_issues(
         labels, p, return_indices_ranked_by="self_confidence", confident_joint=confident, n_jobs=1
     )
-    from saidl.noise import normalise_rows
-
-    return Estimate(normalise_rows(joint * len(labels)), float(1 - np.trace(joint)), joint.sum(1), found)
+    return Estimate(noise.normalise_rows(joint * len(labels)), float(1 - np.trace(joint)), joint.sum(1), found)
 
 
 def recommend(probabilities: Mapping[str, np.ndarray], labels):
@@ -213,6 +211,27 @@ def table(images: Images, found: np.ndarray, probabilities):
         "file": names, "given": np.array(images.classes)[given], "suggested": np.array(images.classes)[other],
         "p_given": p[rows, given], "p_suggested": p[rows, other],
     })  # fmt: skip
+
+
+def check(images: Images, clean, names: Sequence[str] = ("ce",), **training_options):
+    """All of the above on labels whose truth is known, a DataFrame row a loss: accuracy out of sample on the labels given and
+    on the true ones, the rate as it is and as estimated, the error of the estimated matrix, precision and recall.
+
+    Arguments: clean (N,), the true labels; training_options, as for `out_of_sample`.
+    """
+    import pandas as pd
+
+    clean, given, rows = np.asarray(clean), images.labels.numpy(), []
+    true = noise.estimate_transition(clean, given, len(images.classes))
+    for loss, p in out_of_sample(images, names, **training_options).items():
+        found, guess = estimate(images, p), p.argmax(1)
+        rows.append({
+            "loss": loss, "accuracy on given": (guess == given).mean(), "accuracy on true": (guess == clean).mean(),
+            "rate": (given != clean).mean(), "rate estimated": found.rate,
+            "matrix error": matrix_error(found.transition, true), **scores(found.suspects, given != clean),
+            "transition": found.transition.tolist(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def scores(found, flipped) -> dict[str, float]:

@@ -154,6 +154,32 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     return pd.DataFrame(out, columns=["model", "what", "split", "accuracy", "std", "n", "difference", "source"])
 
 
+def methods(frame: pd.DataFrame) -> pd.DataFrame:
+    """Discretisations side by side: runs of state-space models that share everything but the rule and the seed.
+
+    Columns: profile, task, model, what, method, accuracy, std, n; only groups of two rules or more.
+    """
+    rows = frame[(frame.status == "done") & frame.model.isin(DEFAULT_METHOD) & (frame.loss == "ce") & (frame.rate == 0)]
+    groups = {}
+    for row in rows.itertuples():
+        rest = {k: v for k, v in row.model_options.items() if k not in ("method", "alpha")}
+        what = f"{row.model_options['n_layers']} x {row.model_options['d_model']}, {row.epochs} epochs"
+        rule = method_of(row.model, row.model_options) + (
+            f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
+        )
+        key = (row.profile, row.task, label(row.model), what, str(rest), str(row.record["run"]["settings"]))
+        groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
+    out = []
+    for key, rules in groups.items():
+        for rule, values in rules.items() if len(rules) > 1 else ():
+            values = pd.Series(values)
+            out.append((*key[:4], rule, values.mean(), values.std(), len(values)))
+    table = pd.DataFrame(out, columns=["profile", "task", "model", "what", "method", "accuracy", "std", "n"])
+    return table.sort_values(
+        ["profile", "task", "what", "accuracy"], ascending=[True, True, True, False], ignore_index=True
+    )
+
+
 def method_of(model: str, options: dict) -> str:
     return options.get("method", DEFAULT_METHOD.get(model, ""))
 
