@@ -4,13 +4,14 @@ TABLES[name](frame) -> a booktabs tabular; FIGURES[name](frame) -> a matplotlib 
 not been recorded is a dash, a missing line, or a note in the figure's place.
 """
 
+import re
 import warnings
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from saidl import data, evidence, experiments, figures, noise, results, ssm, study, tables
+from saidl import data, evidence, experiments, figures, noise, ssm, study, tables
 from saidl.figures import label
 from saidl.tables import Tex, signed, spread, tabular
 
@@ -121,14 +122,30 @@ PREDICTORS = ("share", "smallest margin", "mean margin", "information")
 
 
 def bench(frame) -> str:
-    rows = [row for row in tables.benchmarks(bench_file())["rows"] if "ratio" in row]
-    times = [(row["ours_ms"], row["baseline_ms"], row["ratio"], row["low"], row["high"]) for row in rows]
-    header = ["what, against what", "ours, ms", "baseline, ms", "ratio", "lower quartile", "upper"]
-    return table_of(header, [[row["name"], *map(tables.short, t)] for row, t in zip(rows, times, strict=True)])
+    """Everything of the bench that has a baseline, but the losses."""
+    rows = [row for row in tables.benchmarks()["rows"] if "ratio" in row and not row["name"].startswith("loss ")]
+    times = [[tables.short(row[key]) for key in ("ours_ms", "baseline_ms", "ratio", "low", "high")] for row in rows]
+    promised = [f"{row['target']:.3g}" if "target" in row else "" for row in rows]
+    cells = [[row["name"], *t, p] for row, t, p in zip(rows, times, promised, strict=True)]
+    return table_of(["what, against what", "ours, ms", "baseline, ms", "ratio", "low", "high", "aim"], cells, "lrrrrrr")
 
 
-def bench_file():
-    return results.project() / "report" / "results" / "bench.json"
+def bench_losses(frame) -> str:
+    """Ratios of the losses, a row a loss; "loss nce (128, 10), one-hot form" names a row of the bench."""
+    pattern = re.compile(r"loss (\S+) (\(.*\)), (.*)")
+    named = {
+        pattern.match(row["name"]).groups(): row["ratio"]
+        for row in tables.benchmarks()["rows"]
+        if row["name"].startswith("loss ")
+    }
+    columns = list(dict.fromkeys((shape, baseline) for _, shape, baseline in named))
+    rows = [
+        [label(n), *(digits(2)(named.get((n, *c), tables.NAN)) for c in columns)]
+        for n in dict.fromkeys(key[0] for key in named)
+    ]
+    return table_of(
+        ["loss", *(Tex(rf"\shortstack[r]{{{shape}\\{tables.tex(base)}}}") for shape, base in columns)], rows
+    )
 
 
 def in_order(names) -> list[str]:
@@ -187,7 +204,7 @@ ETA, STEP = Tex(r"$\eta$"), Tex(r"$\Delta$")
 SEQUENCE_RECIPES = [("quick", "digits-sequence"), *(("laptop", task) for task in SEQUENCE_TASKS), ("paper", "scifar")]
 TABLES = {
     "provenance": provenance, "flipped": flipped, "rules-trained": rules_trained, "predictors": predictors,
-    "best-on-test": best_on_test, "bench": bench,
+    "best-on-test": best_on_test, "bench": bench, "bench-losses": bench_losses,
     "quick": partial(grid, profile="quick"), "laptop": partial(grid, profile="laptop"),
     "paper-symmetric": partial(comparison, profile="paper", kind="symmetric"),
     "paper-sequential": partial(comparison, profile="paper", kind="asymmetric-sequential"),
@@ -297,7 +314,7 @@ def rules(frame):
 @figures.figure
 def hippo(frame):
     """HiPPO-LegS with its growing window: x' = (A x + B u) / t by the bilinear rule, then the past from the last state."""
-    steps, fine = 2000, np.linspace(0, 1, 400)
+    steps, fine = 1000, np.linspace(0, 1, 400)
     t = np.arange(1, steps + 1) / steps
     u = np.sin(2 * np.pi * 2 * t) + 0.5 * np.sin(2 * np.pi * 5.3 * t + 1) * t + (t > 0.6)
     fig, axes = figures.panels(1, 3, height=2.0, sharey=True)
@@ -345,7 +362,7 @@ def sequences(frame):
 @figures.figure
 def growth(frame):
     """Time of kernels and of networks, forward and backward, and the kernels' memory, against length."""
-    rows = [row for row in tables.benchmarks(bench_file())["rows"] if "length" in row and "kind" in row]
+    rows = [row for row in tables.benchmarks()["rows"] if "length" in row and "kind" in row]
     if not rows:
         return note.__wrapped__("no benchmark has been recorded yet")
     fig, axes = figures.panels(1, 3, height=2.6)

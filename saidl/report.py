@@ -261,7 +261,7 @@ class Numbers:
         return ", ".join(rf"\code{{{tex(name)}.json}}" for name in names) or "none"
 
     def the_bench(self, what):
-        machine = tables.benchmarks(floats.bench_file())["machine"]
+        machine = tables.benchmarks()["machine"]
         return tex(machine[what]) if machine else "no benchmark recorded"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saidl import experiments, losses
+from saidl import experiments, losses, results
 from saidl.figures import label
 
 MISSING, NAN = "–", float("nan")
@@ -268,15 +268,33 @@ BENCH_COLUMNS = [
 ]
 
 
-def benchmarks(path) -> dict:
-    """A saved bench (`make bench`): its machine and rows, none without the file. Raises ValueError for a damaged one."""
+BENCH_COLUMNS = [
+    "name",
+    "ours_ms",
+    "baseline_ms",
+    "ratio",
+    "low",
+    "high",
+    "target",
+    "kind",
+    "length",
+    "peak_mb",
+    "repeats",
+]
+
+
+def benchmarks(path=None) -> dict:
+    """A saved bench, by default your own (runs/bench.json) or else the recorded one: its machine and rows, none without the file.
+    Raises ValueError for a damaged one."""
+    places = [results.project() / "runs", results.project() / "report" / "results"]
+    path = Path(path or next((p / "bench.json" for p in places if (p / "bench.json").exists()), "bench.json"))
     try:
-        saved = json.loads(Path(path).read_text())
+        saved = json.loads(path.read_text())
         return {"machine": saved["machine"], "rows": saved["rows"]}
     except FileNotFoundError:
         return {"machine": {}, "rows": []}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{Path(path).name} is damaged: {error}") from error
+        raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ LaTeX
