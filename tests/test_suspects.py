@@ -121,6 +121,20 @@ def test_out_of_sample_judges_every_image_by_others(few):
     assert (suspects.out_of_sample(changed, ("ce",), folds=2, epochs=1)["ce"] != one).any()
 
 
+def test_check_is_its_parts(few):
+    clean = data.load("digits", train_size=100).train.labels
+    with pytest.warns(UserWarning, match="worthless"):
+        table = suspects.check(few, clean, ("ce",), folds=2, epochs=1)
+    p = suspects.out_of_sample(few, ("ce",), folds=2, epochs=1)["ce"]
+    row, flipped = table.iloc[0], (few.labels != clean).numpy()
+    assert row["rate"] == flipped.mean() == pytest.approx(0.2)
+    assert row["accuracy on true"] == (p.argmax(1) == clean.numpy()).mean()
+    with pytest.warns(UserWarning, match="worthless"):
+        found = suspects.estimate(few, p)
+    assert row["rate estimated"] == found.rate
+    assert {name: row[name] for name in ("precision", "recall")} == suspects.scores(found.suspects, flipped)
+
+
 def test_exported_weights_are_the_classifier(few, tmp_path):
     made, history = suspects.train(few, "nce+rce", epochs=2)
     assert len(history.loss) == 2
