@@ -1,0 +1,70 @@
+"""Comparing with other people's checkouts, as far as it goes without one: what is recognised, and that nothing stays behind."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.benchmarks import peers
+
+
+def make(folder, files):
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("")
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_checkout_is_known_by_its_files(tmp_path, name):
+    *most, last = peers.PEERS[name][0]
+    make(tmp_path, most)
+    with pytest.raises(ValueError, match=r"no checkout of a known repository; .*state-spaces/s4 \(models/s4/s4d.py"):
+        peers.identify(tmp_path)
+    make(tmp_path, [last])
+    assert peers.identify(tmp_path) == name
+
+
+def test_a_row_needs_a_commit(tmp_path):
+    with pytest.raises(ValueError, match="say with --commit"):
+        peers.commit_of(tmp_path, [])
+    given = ["first", "second"]
+    assert [peers.commit_of(tmp_path, given), peers.commit_of(tmp_path, given)] == ["first", "second"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_the_checkouts_and_says_if_files_were_changed(tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        return subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    make(tmp_path, ["loss.py"])
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD").strip()
+    assert peers.commit_of(tmp_path, ["another"]) == head
+    (tmp_path / "loss.py").write_text("changed = True")
+    assert peers.commit_of(tmp_path, []) == f"{head}-dirty"
+
+
+def test_loading_leaves_nothing_behind(tmp_path):
+    text = "import mlconfig\nimport a.b\n@mlconfig.register\ndef answer():\n    return a.b.six * 7\ndevice = 'cuda'\n"
+    (tmp_path / "file.py").write_text(text)
+    b = peers.stand_in("b", six=6)
+    mlconfig = peers.stand_in("mlconfig", register=lambda f: f)
+    module = peers.load(tmp_path / "file.py", mlconfig=mlconfig, a=peers.stand_in("a", b=b), a__b=b)
+    assert (module.answer(), module.device) == (42, peers.CPU)
+    assert not {"mlconfig", "a", "a.b"} & set(sys.modules)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.py"]
+
+
+def test_ours_must_be_what_their_code_gives_in_float64():
+    import torch
+
+    x = torch.rand(5)
+    row = peers.against_exact("same", lambda: (x,), lambda: (x * 1.001,), (x.double(),), 1e-6, repeats=1)
+    assert row["error_ours"] == 0
+    assert row["error_theirs"] == pytest.approx(1e-3, rel=1e-3)
+    with pytest.raises(AssertionError, match=r"same: ours is 1.00e-03 from their code in float64"):
+        peers.against_exact("same", lambda: (x * 1.001,), lambda: (x,), (x.double(),), 1e-6, repeats=1)
