@@ -123,7 +123,7 @@ PREDICTORS = ("share", "smallest margin", "mean margin", "information")
 
 def bench(frame) -> str:
     """Everything of the bench that has a baseline, but the losses."""
-    rows = [row for row in tables.benchmarks()["rows"] if "ratio" in row and not row["name"].startswith("loss ")]
+    rows = [row for row in saved_bench(frame)["rows"] if "ratio" in row and not row["name"].startswith("loss ")]
     times = [[tables.short(row[key]) for key in ("ours_ms", "baseline_ms", "ratio", "low", "high")] for row in rows]
     promised = [f"{row['target']:.3g}" if "target" in row else "" for row in rows]
     cells = [[row["name"], *t, p] for row, t, p in zip(rows, times, promised, strict=True)]
@@ -135,7 +135,7 @@ def bench_losses(frame) -> str:
     pattern = re.compile(r"loss (\S+) (\(.*\)), (.*)")
     named = {
         pattern.match(row["name"]).groups(): row["ratio"]
-        for row in tables.benchmarks()["rows"]
+        for row in saved_bench(frame)["rows"]
         if row["name"].startswith("loss ")
     }
     columns = list(dict.fromkeys((shape, baseline) for _, shape, baseline in named))
@@ -146,6 +146,11 @@ def bench_losses(frame) -> str:
     return table_of(
         ["loss", *(Tex(rf"\shortstack[r]{{{shape}\\{tables.tex(base)}}}") for shape, base in columns)], rows
     )
+
+
+def saved_bench(frame) -> dict:
+    """The bench a report is made with: frame.attrs["bench"] where it is set."""
+    return tables.benchmarks(None if frame is None else frame.attrs.get("bench"))
 
 
 def in_order(names) -> list[str]:
@@ -362,7 +367,7 @@ def sequences(frame):
 @figures.figure
 def growth(frame):
     """Time of kernels and of networks, forward and backward, and the kernels' memory, against length."""
-    rows = [row for row in tables.benchmarks()["rows"] if "length" in row and "kind" in row]
+    rows = [row for row in saved_bench(frame)["rows"] if "length" in row and "kind" in row]
     if not rows:
         return note.__wrapped__("no benchmark has been recorded yet")
     fig, axes = figures.panels(1, 3, height=2.6)

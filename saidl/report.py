@@ -32,13 +32,13 @@ def build(stores=None, out="report", latex: bool = True, publish: bool = False) 
 
     Arguments: stores, folders of results; a run that several hold counts as in the last (default: the recorded profiles, then your
         own runs); out, the report's folder in the checkout (one without sources gets a copy of them); latex, whether to typeset;
-        publish, whether to copy the PDF to saidl-report.pdf.
+        publish, whether to leave your own runs out and copy the PDF to saidl-report.pdf.
     Returns: the PDF, or None when not typeset; without LaTeX one line on the terminal says what to install.
     Raises RuntimeError for LaTeX errors, undefined references, boxes that stick out and keys that mean nothing. Damaged result
         files are left out and named, on the terminal and in the report.
     """
     out = results.project() / out
-    frame, left_out = load(stores)
+    frame, left_out = load(stores, own=not publish)
     if not (out / "main.tex").exists():
         shutil.copytree(results.project() / "report", out, ignore=all_but_sources, dirs_exist_ok=True)
     generated = out / "generated"
@@ -50,9 +50,8 @@ def build(stores=None, out="report", latex: bool = True, publish: bool = False) 
         figures.save(draw(frame), generated / f"{name}.pdf")
     numbers, keys = Numbers(frame, left_out), used_keys(out)
     (generated / "numbers.tex").write_text("".join(f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in keys))
-    print(
-        f"{len(floats.FIGURES)} figures, {len(floats.TABLES)} tables and {len(keys)} numbers from {len(frame)} runs: {generated}"
-    )
+    made = f"{len(floats.FIGURES)} figures, {len(floats.TABLES)} tables and {len(keys)} numbers"
+    print(f"{made} from {len(frame)} runs: {generated}")
     if not latex:
         return None
     if not (shutil.which("latexmk") and shutil.which("pdflatex")):
@@ -65,17 +64,20 @@ def build(stores=None, out="report", latex: bool = True, publish: bool = False) 
     return pdf
 
 
-def load(stores=None) -> tuple[pd.DataFrame, list[str]]:
-    """The runs of some stores (default: recorded, then own; smoke tests are no results) and the damaged files, a line each."""
+def load(stores=None, own: bool = True) -> tuple[pd.DataFrame, list[str]]:
+    """The runs of some stores (default: recorded, then `own`; smoke tests are no results) and the damaged files, a line each."""
     if stores is None:
-        stores = [where(profile) for where in (results.recorded, results.own) for profile in experiments.PROFILES]
+        places = (results.recorded, results.own) if own else (results.recorded,)
+        stores = [where(profile) for where in places for profile in experiments.PROFILES]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         frame = results.load(*stores, quarantine=False)
     left_out = [str(w.message) for w in caught if "left out" in str(w.message)]
     for line in left_out:
         print(line, file=sys.stderr)
-    return frame[frame.profile != "smoke"], left_out
+    frame = frame[frame.profile != "smoke"]
+    frame.attrs["bench"] = None if own else results.recorded("bench.json")
+    return frame, left_out
 
 
 def all_but_sources(folder, names) -> list[str]:
@@ -261,7 +263,7 @@ class Numbers:
         return ", ".join(rf"\code{{{tex(name)}.json}}" for name in names) or "none"
 
     def the_bench(self, what):
-        machine = tables.benchmarks()["machine"]
+        machine = floats.saved_bench(self.frame)["machine"]
         return tex(machine[what]) if machine else "no benchmark recorded"
 
 
@@ -284,7 +286,11 @@ def main(argv=None) -> int:
         "--store", action="append", help="a folder of results (default: the recorded ones, then your own)"
     )
     parser.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
-    parser.add_argument("--publish", action="store_true", help="copy the PDF to report/saidl-report.pdf")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="from recorded results alone, and copy the PDF to report/saidl-report.pdf",
+    )
     parser.add_argument("--packages", action="store_true", help="print the Debian packages that typesetting needs")
     args = parser.parse_args(argv)
     if args.packages:
