@@ -268,8 +268,11 @@ def risk(frame):
 
 
 def by_rate(frame, profile: str):
+    """The eight losses of the grid at the rates that the profile's queue asks for."""
+    cells = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(profile) if run.task == "noise"}
     rows = tables.by_recipe(frame, profile)
-    rows = rows[rows.noise.isin(("symmetric", "asymmetric")) & rows.loss.isin(experiments.PAPER_LOSSES)]
+    asked = [cell in cells for cell in zip(rows.noise, rows.rate, strict=True)]
+    rows = rows[asked & rows.loss.isin(experiments.PAPER_LOSSES) & rows.noise.isin(("symmetric", "asymmetric"))]
     rows = rows.assign(rate=rows.rate.astype(float))
     return (
         figures.accuracy_by_rate(rows) if len(rows) else note(f"no run of the {profile} profile has been recorded yet")

@@ -83,10 +83,12 @@ def value(have: pd.DataFrame, key: tuple) -> tuple[float, float, int]:
 
 
 def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tuple[list[str], list[tuple[str, str]]]:
-    """A table's losses and (noise, rate) columns: those the profile's queue asks for, then what was run besides."""
+    """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides at round rates
+    (those of `study`, which match one noise to another, are not round)."""
     kinds = [noise] if isinstance(noise, str) else list(noise)
     asked = [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
-    triples = dict.fromkeys(key for key in (*asked, *have.index) if key[1] in kinds)
+    besides = [key for key in have.index if abs(20 * float(key[2] or 0) % 1) < 1e-9]
+    triples = dict.fromkeys(key for key in (*asked, *besides) if key[1] in kinds)
     columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
     return list(dict.fromkeys(key[0] for key in triples)), columns
 
