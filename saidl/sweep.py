@@ -134,10 +134,10 @@ def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = Fals
         return
     from distributed import as_completed
 
-    for future in as_completed(
-        engine.client.map(make, runs, store=str(store), wait=wait, pure=False, **engine.submit_kwargs)
-    ):
-        yield future.result()
+    client = engine.client
+    tasks = client.map(make, runs, store=str(store), wait=wait, pure=False, **engine.submit_kwargs)
+    for task in as_completed(tasks, loop=client.loop):
+        yield task.result()
 
 
 def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:
