@@ -271,7 +271,7 @@ def by_rate(frame, profile: str):
     """The eight losses of the grid at the rates that the profile's queue asks for."""
     cells = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(profile) if run.task == "noise"}
     rows = tables.by_recipe(frame, profile)
-    asked = [cell in cells for cell in zip(rows.noise, rows.rate, strict=True)]
+    asked = np.array([cell in cells for cell in zip(rows.noise, rows.rate, strict=True)], bool)
     rows = rows[asked & rows.loss.isin(experiments.PAPER_LOSSES) & rows.noise.isin(("symmetric", "asymmetric"))]
     rows = rows.assign(rate=rows.rate.astype(float))
     return (
