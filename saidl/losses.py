@@ -16,6 +16,7 @@ sample at a time. `reduction` is "mean", "sum" or "none".
 
 import inspect
 import math
+import numbers
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +148,7 @@ class AsymmetricGeneralizedCrossEntropy(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 0.6, q: float = 0.6):
         super().__init__(num_classes, reduction)
-        self.a, self.q = positive("a", a), positive("q", q)
+        self.a, self.q = positive("a", a, 1e6), positive("q", q, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a + 1) ** self.q - (self.a + pick(log_p, target).exp()) ** self.q) / self.q
@@ -158,9 +159,9 @@ class AsymmetricUnhinged(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 5.5, q: float = 3.0):
         super().__init__(num_classes, reduction)
-        if not a > 1:
-            raise ValueError(f"a must be above 1, not {a!r}")
-        self.a, self.q = a, positive("q", q)
+        if not is_number(a) or not 1 < a <= 1e6:
+            raise ValueError(f"a must be above 1 and at most 1e6, not {a!r}")
+        self.a, self.q = a, positive("q", q, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a - pick(log_p, target).exp()) ** self.q - (self.a - 1) ** self.q) / self.q
@@ -457,19 +458,24 @@ def known(name: str, hyper: dict, allowed: set[str]) -> dict:
     return hyper
 
 
-def positive(name: str, value: float) -> float:
-    if not value > 0 or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number above 0, not {value!r}")
+def positive(name: str, value: float, most: float = math.inf) -> float:
+    if not is_number(value) or not 0 < value < math.inf or value > most:
+        limit = "" if most == math.inf else f" and at most {most:g}"
+        raise ValueError(f"{name} must be a finite number above 0{limit}, not {value!r}")
     return value
 
 
 def non_negative(name: str, value: float) -> float:
-    if not value >= 0 or not math.isfinite(value):
+    if not is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
     return value
 
 
 def between(name: str, value: float, low: float, high: float) -> float:
-    if not low < value <= high:
-        raise ValueError(f"{name} must lie in ({low}, {high}], not {value!r}")
+    if not is_number(value) or not low < value <= high:
+        raise ValueError(f"{name} must lie in ({low:g}, {high:g}], not {value!r}")
     return value
+
+
+def is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

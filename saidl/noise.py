@@ -125,9 +125,9 @@ def corrupt(
     Raises ValueError for labels that are not integers in [0, K), a matrix that is not row-stochastic and all that `transition_matrix`
         raises; FileNotFoundError without the human labels' file.
     """
-    clean = checked_labels(labels, num_classes)
     own = matrix is not None
     nominal = checked_matrix(matrix, num_classes) if own else transition_matrix(kind, rate, num_classes, dataset)
+    clean = checked_labels(labels, num_classes)
     rng = np.random.default_rng(seed)
     if not own and kind in HUMAN and exact:
         noisy = human_for(clean, kind, indices, root)

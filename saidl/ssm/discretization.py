@@ -14,6 +14,8 @@ gbt, the generalised bilinear transform, is forward Euler, bilinear and backward
 Event-SSM (arXiv 2404.18508): the time since the last event ages the state, the event itself counts dt.
 """
 
+import numbers
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,6 +42,8 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     (0.9091, 0.0909)
     """
     as_array = isinstance(A, np.ndarray)
+    if torch.as_tensor(dt).is_complex():
+        raise ValueError("dt must be real")
     A, B = torch.as_tensor(A), torch.as_tensor(B)
     dt = torch.as_tensor(dt, dtype=A.real.dtype, device=A.device)
     gaps = None if gaps is None else torch.as_tensor(gaps, dtype=dt.dtype, device=A.device)
@@ -55,7 +59,11 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
     check_method(method, alpha)
     if not (A.is_floating_point() or A.is_complex()):
         raise ValueError(f"A must be floating point or complex, got {A.dtype}")
+    if not dt.is_floating_point():
+        raise ValueError(f"dt must be floating point, got {dt.dtype}")
     dense = A.ndim == B.ndim + 1
+    if dense and B.dtype not in (A.dtype, A.real.dtype):
+        raise ValueError(f"B must be of the type of a dense A, {A.dtype}, got {B.dtype}")
     if (
         B.ndim == 0
         or not (dense or A.ndim == B.ndim)
@@ -78,7 +86,7 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
 def check_method(method: str, alpha: float = 0.5) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not 0 <= alpha <= 1:
+    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
 
 

@@ -59,6 +59,8 @@ def dense_kernel(
     check_length(length)
     if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
+    if not A.dtype == B.dtype == C.dtype or not A.is_floating_point():
+        raise ValueError(f"A, B and C must be floating point of one type, got {A.dtype}, {B.dtype} and {C.dtype}")
     check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
     with torch.autocast(A.device.type, enabled=False):
         return krylov_kernel(*discretize_dense(A, B, dt, method, alpha, gaps), C, length)
