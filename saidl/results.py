@@ -208,23 +208,40 @@ RUN_FIELDS = (
     "profile", "task", "dataset", "train_size", "model", "loss", "noise", "rate", "exact", "noise_seed", "seed",
 )  # fmt: skip
 OPTIONS = ("model_options", "loss_options")
-OUTCOMES = ("test_accuracy", "best_accuracy", "parameters", "seconds", "device")
+OUTCOMES = ("test_accuracy", "best_accuracy", "parameters", "seconds")
 SHARES = ("memorised", "resisted")
-COLUMNS = ["id", "status", "error", *RUN_FIELDS, *OPTIONS, "epochs", *OUTCOMES, "noise_rate", *SHARES, "record"]
+COLUMNS = [
+    "id",
+    "status",
+    "error",
+    *RUN_FIELDS,
+    *OPTIONS,
+    "epochs",
+    *OUTCOMES,
+    "device",
+    "noise_rate",
+    *SHARES,
+    "record",
+]
 
 
 def row(record: dict) -> dict:
     run, history = record["run"], record.get("history", {})
-    last = {name: (history.get(name) or [math.nan])[-1] for name in SHARES}
     return (
-        {name: record.get(name) for name in ("id", "status", "error")}
+        {name: record.get(name) for name in ("id", "status", "error", "device")}
         | {name: run[name] for name in RUN_FIELDS}
         | {name: dict(map(tuple, run[name])) for name in OPTIONS}
-        | {name: record.get(name, math.nan) for name in OUTCOMES}
-        | {name: math.nan if value is None else value for name, value in last.items()}
-        | {"epochs": run["settings"]["epochs"], "noise_rate": record.get("noise", {}).get("rate", math.nan)}
+        | {name: number(record.get(name)) for name in OUTCOMES}
+        | {name: number((history.get(name) or [None])[-1]) for name in SHARES}
+        | {"epochs": run["settings"]["epochs"], "noise_rate": number(record.get("noise", {}).get("rate"))}
         | {"record": record}
     )
+
+
+def number(value):
+    if not isinstance(value, int | float | None):
+        raise TypeError(f"{value!r} is no number")
+    return math.nan if value is None else value
 
 
 def without_nan(value):
