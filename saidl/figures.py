@@ -656,8 +656,8 @@ def continuum(outcomes, paths: Mapping[str, Mapping[float, str]]):
     for ax, (title, path) in zip(axes[0], paths.items(), strict=True):
         rows = outcomes.set_index("case")
         first = rows[~rows.index.duplicated()].reindex(list(path.values()))
-        ax.plot(list(path), 100 * first.bayes, color="black", linewidth=3, alpha=0.25, label="Bayes classifier")
-        ax.plot(list(path), 100 * (1 - first["share"]), color="0.75", linewidth=3, label="1 - share of wrong labels")
+        ax.plot(list(path), 100 * first.bayes, color="0.45", linewidth=2.5, label="Bayes classifier")
+        ax.plot(list(path), 100 * (1 - first["share"]), color="0.85", linewidth=4, label="1 - share of wrong labels")
         for loss in losses_of(outcomes):
             values = outcomes[outcomes.loss == loss].groupby("case").accuracy.mean().reindex(list(path.values()))
             ax.plot(list(path), 100 * values, **look(loss), label=label(loss))
@@ -670,16 +670,16 @@ def continuum(outcomes, paths: Mapping[str, Mapping[float, str]]):
 @figure
 def class_groups(outcomes, family: str = "asymmetric"):
     """Accuracy of the classes that lose labels, that only receive some, and that do neither, against the rate."""
-    groups = ("losing", "receiving", "untouched")
+    groups = {"losing": "lose labels", "receiving": "only receive labels", "untouched": "neither"}
     rows = outcomes[outcomes.family == family]
     fig, axes = panels(1, len(groups), height=2.6, sharey=True)
     for ax, group in zip(axes[0], groups, strict=True):
         for loss in losses_of(rows):
             values = 100 * rows[rows.loss == loss].groupby("rate")[group].mean()
             ax.plot(values.index, values, **look(loss), label=label(loss))
-        ax.axhline(100, color="black", linewidth=3, alpha=0.25, label="Bayes classifier")
-        ax.set(title=f"classes {group}" + " labels" * (group != "untouched"), xlabel=f"{family} noise rate")
-    axes[0, 0].set_ylabel("test accuracy, %")
+        ax.axhline(100, color="0.45", linewidth=2.5, label="Bayes classifier", zorder=1)
+        ax.set(title=groups[group], xlabel=f"{family} noise rate", xticks=values.index)
+    axes[0, 0].set_ylabel("accuracy of the classes that .., %")
     legend(fig, axes)
     return fig
 
@@ -717,8 +717,8 @@ def foretold(tables: Mapping[str, object]):
                 part = rows[(rows.loss == loss) & (rows.fitted == fitted)]
                 text = {"label": label(loss)} if fitted else {}
                 ax.plot(100 * part.foretold, 100 * part.accuracy, **look(loss) | {"linestyle": "none"} | fill, **text)
-        ax.plot([], [], "o", color="black", markerfacecolor="none", label="hollow: not fitted")
         ax.set(title=title, xlabel="foretold by a vote, %", xlim=(0, 102), ylim=(0, 102))
+    ax.plot([], [], "o", color="black", markerfacecolor="none", label="hollow: not fitted")
     axes[0, 0].set_ylabel("test accuracy, %")
     legend(fig, axes)
     return fig
@@ -773,5 +773,48 @@ def likelihoods(tables: Mapping[str, object]):
         ax.plot(rows.bits - rows.bits.min(), range(len(rows)), "osD^v"[i], color=RATE_COLOURS[i], label=name)
     ax.set(xlabel="bits a label beyond the best family, on labels not fitted", xlim=(-0.005, None))
     ax.set_yticks(range(len(rows)), [f"{row.family} ({row.parameters})" for row in rows.itertuples()])
+    legend(fig, axes)
+    return fig
+
+
+# ------------------------------------------------------------------------------------------------ sequences, by network
+
+
+@figure
+def by_model(table, seconds: Mapping[str, float] | None = None):
+    """Test accuracy of sequence models against the epoch and, where an epoch's seconds are given, against seconds."""
+    part = done(table)
+    fig, axes = panels(1, 2 if seconds else 1, height=2.8, sharey=True)
+    for name, runs in part.groupby("model", sort=False):
+        epochs, values = history(runs, "test_accuracy")
+        text = f"{label(name)}, {runs.parameters.mean():,.0f}"
+        axes[0, 0].plot(epochs, values, label=text, markevery=0.15, **look(name))
+        if seconds:
+            axes[0, 1].plot(seconds[name] * epochs, values, label=text, markevery=0.15, **look(name))
+    axes[0, 0].set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 102))
+    if seconds:
+        axes[0, 1].set(xlabel="seconds of training")
+    legend(fig, axes, title="parameters")
+    return fig
+
+
+@figure
+def growth(rows):
+    """Time and, where it was taken, memory of a training step against the length of the sequence, axes logarithmic.
+
+    Arguments: rows, as from `scaling.against_length`.
+    """
+    titles = {"ms": "ms a training step", "mb": "MiB kept for the backward pass"}
+    titles = {column: title for column, title in titles.items() if column in rows}
+    fig, axes = panels(1, len(titles), height=2.9)
+    lengths = np.array(sorted(rows.length.unique()), float)
+    for ax, (column, title) in zip(axes[0], titles.items(), strict=True):
+        for name, part in rows.groupby("name", sort=False):
+            ax.plot(part.length, part[column], label=label(name), **look(name))
+        guide = 0.5 * rows[column].min() * lengths / lengths[0]
+        ax.plot(lengths, guide, color="0.6", linestyle=":", linewidth=1, label="$\\propto L$")
+        ax.set(xscale="log", yscale="log", xlabel="length of the sequence", title=title)
+        ax.set_xticks(lengths, [f"{length:.0f}" for length in lengths])
+        ax.minorticks_off()
     legend(fig, axes)
     return fig

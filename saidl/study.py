@@ -23,7 +23,7 @@ import numpy as np
 from saidl import data, experiments, noise
 
 LOSSES = ("ce", "gce", "nce", "nce+rce")
-VOTES = (1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 15, 19, 23, 31, 41, 61, 101)
+VOTES = (1, 3, 5, 7, 9, 11, 13, 15, 19, 23, 31, 41, 61, 101)  # odd: where two classes compete, 2 votes are worth 1
 
 # ----------------------------------------------------------------------------------------------------- a matrix as numbers
 
@@ -219,6 +219,7 @@ def rank_correlations(predictors: Mapping[str, Sequence[float]], accuracy, draws
     for d in range(draws):
         pick = rng.integers(len(y), size=len(y))
         resampled[d] = [abs(spearman(row[pick], y[pick])) for row in x]
+    resampled = resampled[~np.isnan(resampled).all(1)]  # a draw of one setting alone has no ranks
     low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     wins = resampled >= np.nanmax(resampled, axis=1, keepdims=True) - 1e-12
     best = (wins / wins.sum(1, keepdims=True)).mean(0)
