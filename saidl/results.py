@@ -64,6 +64,9 @@ def write(record: dict, store) -> Path:
             os.fsync(file.fileno())
         if not done(path):
             part.replace(path)
+    except FileNotFoundError:  # where there are no locks, another process may have cleared it away: after it was done
+        if not done(path):
+            raise
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
