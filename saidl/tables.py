@@ -255,34 +255,8 @@ def listed(values) -> str:
 
 
 BENCH_COLUMNS = [
-    "name",
-    "ours_ms",
-    "baseline_ms",
-    "ratio",
-    "low",
-    "high",
-    "target",
-    "gflops",
-    "gb_per_s",
-    "peak_mb",
-    "length",
-    "kind",
-]
-
-
-BENCH_COLUMNS = [
-    "name",
-    "ours_ms",
-    "baseline_ms",
-    "ratio",
-    "low",
-    "high",
-    "target",
-    "kind",
-    "length",
-    "peak_mb",
-    "repeats",
-]
+    "name", "ours_ms", "baseline_ms", "ratio", "low", "high", "target", "gflops", "gb_per_s", "peak_mb", "length", "kind",
+]  # fmt: skip
 
 
 def benchmarks(path=None) -> dict:
