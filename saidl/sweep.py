@@ -36,10 +36,10 @@ def run(
     """Make every run that the store does not hold yet, and return all of them.
 
     Arguments: runs; store, a folder (on a cluster: one that every worker sees); n_jobs, processes at once (-1: one a
-        core; None: one, or what the caller's joblib.parallel_config says); backend, "dask", "ray" or one of joblib's;
-        address, the scheduler of the former two ("tcp://host:8786"; None: a cluster on this machine). Workers suit best
-        that do one thing at a time (dask worker --nthreads 1). One GPU a run is the engine's to arrange: dask-cuda's
-        workers, or its resources named in joblib.parallel_config around this call.
+        core; None: one, or what the caller's joblib.parallel_config says; a cluster uses all it has); backend, "dask",
+        "ray" or one of joblib's; address, the scheduler of the former two ("tcp://host:8786"; None: a cluster on this
+        machine). Dask's workers suit best with --nthreads 1. One GPU a run is the engine's to arrange: dask-cuda's
+        workers, or joblib.parallel_config around this call, naming Dask's `resources` or Ray's `ray_remote_args`.
     Returns: DataFrame as `results.load`, one row a run in the order given.
     Raises ValueError for runs or a backend that cannot be and OSError for a store that cannot be written, before any
     work; RuntimeError at the end when runs failed, naming them: their errors are recorded, the others are done, and
@@ -123,21 +123,36 @@ def alone(run: Run, store: Path) -> bool:
 
 
 def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = False) -> Iterator[tuple[str, bool]]:
-    """`make` for every run, on joblib's backend, in the order they are done. Where that is Dask, its client is asked
-    itself: joblib (1.6) never hears of a task whose workers died, and works alone while there is one worker."""
+    """`make` for every run, on joblib's backend, in the order they are done.
+
+    Where that is Dask or Ray, they are asked themselves: through joblib (1.6) a task whose workers died is waited for in
+    vain, and a cluster of one worker gets nothing to do.
+    """
     from joblib.parallel import Parallel, delayed, get_active_backend
 
     engine, _ = get_active_backend()
-    if not hasattr(engine, "client"):
-        pool = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-        yield from pool(delayed(make)(r, str(store), wait) for r in runs)
-        return
-    from distributed import as_completed
+    given = {"store": str(store), "wait": wait}
+    if hasattr(engine, "client"):
+        from distributed import as_completed
 
-    client = engine.client
-    tasks = client.map(make, runs, store=str(store), wait=wait, pure=False, **engine.submit_kwargs)
-    for task in as_completed(tasks, loop=client.loop):
-        yield task.result()
+        tasks = engine.client.map(make, runs, **given, pure=False, **engine.submit_kwargs)
+        for task in as_completed(tasks, loop=engine.client.loop):
+            yield task.result()
+    elif hasattr(engine, "ray_remote_args"):
+        import ray
+
+        remote = ray.remote(make).options(**engine.ray_remote_args or {})
+        left = [remote.remote(r, **given) for r in runs]
+        try:
+            while left:
+                (task, *_), left = ray.wait(left)
+                yield ray.get(task)
+        finally:
+            for task in left:
+                ray.cancel(task)
+    else:
+        pool = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
+        yield from pool(delayed(make)(r, **given) for r in runs)
 
 
 def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:

@@ -137,7 +137,30 @@ def test_the_command_line_and_the_engines_resources(cluster, tmp_path, expected,
     assert outcomes(grid(0, 1), tmp_path) == {r.id: expected[r.id] for r in grid(0, 1)}
 
 
-def test_on_ray(tmp_path, expected):
-    pytest.importorskip("ray", reason="Ray is not installed")
-    sweep.run(grid(0, 1), tmp_path, progress=False, n_jobs=2, backend="ray")
-    assert outcomes(grid(0, 1), tmp_path) == {r.id: expected[r.id] for r in grid(0, 1)}
+def test_on_ray(tmp_path, expected, monkeypatch):
+    """A cluster on this machine; one run kills its worker the first time, one always."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    fatal = experiments.grid("smoke", loss="mae", rate=0.4, seed=ALWAYS)
+    runs, mark = [*grid(0), *fatal, *grid(1, ONCE)], tmp_path / "mark"
+
+    def make(run, store, wait=False):  # pickled by value, so that the workers, too, have this one
+        from saidl import sweep
+
+        if run.seed == 99 or (run.seed == 98 and not mark.exists()):
+            mark.touch()
+            sweep.execute = lambda *_: os.kill(os.getpid(), 9)
+        return sweep.make(run, store, wait)
+
+    monkeypatch.setattr(sweep, "make", make)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        with pytest.raises(RuntimeError, match="1 of 7 runs failed") as caught:
+            sweep.run(runs, tmp_path / "store", progress=False, backend="ray")
+        with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 2}):
+            sweep.run(grid(0, 2), tmp_path / "store", progress=False)
+    finally:
+        ray.shutdown()
+    assert f"{fatal[0].id} (mae, symmetric 0.4): its process died" in str(caught.value)
+    others = [r for r in runs if r not in fatal]
+    assert outcomes(others, tmp_path / "store") == {r.id: expected[r.id] for r in others}
