@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import tempfile
 import threading
 import time
 import traceback
@@ -302,11 +303,9 @@ def cores(profile: str = "quick") -> int:
 def check_writable(store: Path) -> None:
     try:
         store.mkdir(parents=True, exist_ok=True)
-        probe = store / f".probe.{os.getpid()}.part"
-        try:
-            probe.write_bytes(bytes(1 << 16))
-        finally:
-            probe.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=store) as probe:
+            probe.write(bytes(1 << 16))
+            probe.flush()
     except OSError as error:
         raise type(error)(error.errno, f"the store {store} cannot be written: {error.strerror}") from None
 

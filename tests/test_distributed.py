@@ -97,6 +97,7 @@ def cluster(tmp_path_factory):
         with Client(scheduler_file=folder / "scheduler.json", set_as_default=False) as client:
             client.wait_for_workers(2, timeout=300)
             yield client.scheduler.address
+            client.shutdown()
     finally:
         for process in reversed(started):
             process.terminate()
