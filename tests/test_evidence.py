@@ -2,7 +2,8 @@
 
 import pytest
 
-from saidl import evidence, experiments, results, tables
+from saidl import experiments, results, tables
+from saidl.report import evidence
 
 from .test_tables import record
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from saidl import experiments, figures, floats, report, results
+from saidl import experiments, figures, report, results
+from saidl.report import floats
+from saidl.report.numbers import NOT_RUN, Numbers, used_keys
 
 from .test_tables import record, store
 
@@ -78,13 +80,13 @@ def test_a_build_makes_everything_the_chapters_take_in(built):
     for name in pictures:
         assert (built / "generated" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     numbers = (built / "generated" / "numbers.tex").read_text()
-    assert set(re.findall(r"setval\{([^}]+)\}", numbers)) == set(report.used_keys(built))
+    assert set(re.findall(r"setval\{([^}]+)\}", numbers)) == set(used_keys(built))
 
 
 def test_numbers_come_from_the_runs(built):
     numbers = (built / "generated" / "numbers.tex").read_text()
     assert r"\setval{acc/quick/symmetric/0.4/ce}{75.0 {\scriptsize$\pm$} 7.1\,\%}" in numbers
-    assert rf"\setval{{acc/quick/symmetric/0.4/nce+rce}}{{{report.NOT_RUN}}}" in numbers
+    assert rf"\setval{{acc/quick/symmetric/0.4/nce+rce}}{{{NOT_RUN}}}" in numbers
     assert r"\setval{order/quick/symmetric/0.4}{MAE (90.0), CE (75.0)}" in numbers
     assert "0123456789abcdef.json" in re.search(r"setval\{left-out\}\{(.*)\}", numbers)[1]
     quick = (built / "generated" / "quick.tex").read_text()
@@ -102,7 +104,7 @@ def test_numbers_come_from_the_runs(built):
     ],
 )
 def test_a_key_that_means_nothing_stops_the_build(key, tmp_path):
-    numbers = report.Numbers(results.load(tmp_path))
+    numbers = Numbers(results.load(tmp_path))
     with pytest.raises(RuntimeError, match=re.escape(key)):
         numbers[key]
 

@@ -11,8 +11,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from saidl import data, evidence, experiments, figures, noise, ssm, study, tables
+from saidl import data, experiments, figures, noise, ssm, study, tables
 from saidl.figures import label
+from saidl.report import evidence
 from saidl.tables import Tex, signed, spread, tabular
 
 SEQUENCE_TASKS = ("scifar", "lra-image", "smnist", "pmnist", "speech")

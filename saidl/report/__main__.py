@@ -1,0 +1,5 @@
+import sys
+
+from saidl.report import main
+
+sys.exit(main())
