@@ -26,6 +26,7 @@ LOG_ZERO = -math.log(
     1e-4
 )  # A: what RCE puts for -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
+CACHED = 2**16  # entries handled at once where a loss goes over rows: they and their intermediate results stay in cache
 TINY = 1e-12  # keeps (1 - p)^gamma differentiable at p = 1
 
 
@@ -93,6 +94,51 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
     is the same, the gradient is not the formula's (tests/test_losses.py measures by how much)."""
     source = log_p.detach() if detached else log_p
     return -(-torch.expm1(source)).clamp_min(TINY).pow(gamma) * log_p
+
+
+def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
+    """v_y / sum_k v_k of v = focal - ceiling, (B,)."""
+    if not detached and log_p.numel() > CACHED:
+        return _FocalShare.apply(log_p, target, gamma, ceiling)[0]
+    values = focal(log_p, gamma, detached) - ceiling  # (B, K)
+    return pick(values, target) / values.sum(1)
+
+
+class _FocalShare(torch.autograd.Function):
+    """The same with its derivative in one go, on a CPU a few rows at a time that stay in cache: operation after operation on
+    the whole of (B, K), half the time went into memory for some twenty intermediate results."""
+
+    @staticmethod
+    def forward(log_p, target, gamma, ceiling):
+        rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
+        slope, share, total = torch.empty_like(log_p), *torch.empty(2, len(log_p), 1).to(log_p)
+        for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
+            q = torch.expm1(l).neg_().clamp_min_(TINY)  # 1 - p
+            factor = q.pow(gamma)
+            v = factor * l
+            torch.sub(factor, (v / q).sub_(v), alpha=gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
+            v.add_(ceiling)
+            torch.sum(v, 1, keepdim=True, out=total_)
+            torch.div(v.gather(1, y.unsqueeze(1)), total_, out=share_)
+        return share.squeeze(1), slope, total.squeeze(1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        log_p, target, *ctx.settings = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(log_p, target, *output)
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        log_p, target, share, slope, total = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody wants second derivatives
+            gamma, ceiling = ctx.settings
+            values = focal(log_p, gamma, False) - ceiling
+            (dl,) = torch.autograd.grad(pick(values, target) / values.sum(1), log_p, grad, create_graph=True)
+            return dl, None, None, None
+        grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
+        at_label = grad * slope.gather(1, y)
+        return (slope * (-grad * share.unsqueeze(1))).scatter_add_(1, y, at_label), None, None, None
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
@@ -207,8 +253,7 @@ class NormalizedFocal(RobustLoss):
         self.gamma, self.detached = non_negative("gamma", gamma), detached
 
     def per_sample(self, log_p, target):
-        values = focal(log_p, self.gamma, self.detached)  # (B, K)
-        return pick(values, target) / values.sum(1)
+        return focal_share(log_p, target, self.gamma, self.detached)
 
 
 class NormalizedMeanAbsoluteError(RobustLoss):
@@ -253,8 +298,7 @@ class NormalizedNegativeFocal(RobustLoss):
         self.ceiling = (1 - 1e-7) ** gamma * -math.log(1e-7)
 
     def per_sample(self, log_p, target):
-        room = self.ceiling - focal(log_p.clamp_min(math.log(1e-7)), self.gamma, self.detached)  # (B, K)
-        return 1 - pick(room, target) / room.sum(1)
+        return 1 - focal_share(log_p.clamp_min(math.log(1e-7)), target, self.gamma, self.detached, self.ceiling)
 
 
 # ------------------------------------------------------------------------------------------- losses that change the softmax

@@ -134,6 +134,28 @@ def test_detached_focal_factor_keeps_the_value_and_loses_part_of_the_gradient(na
     torch.testing.assert_close(losses.make(name)(z, y), losses.make(name, detached=True)(z, y))
 
 
+@pytest.mark.parametrize("name", ["nfl", "nnfl", "nfl+nnfl"])
+def test_rows_handled_a_few_at_a_time_give_the_same(monkeypatch, name):
+    (z, y), results = batch(11), []
+    z[0, 0], y[0] = 60.0, 0  # p = 1: at the clamp
+    z.requires_grad_()
+    for entries in (10**6, 3 * K):
+        monkeypatch.setattr(losses, "CACHED", entries)
+        value = losses.make(name, K, "none")(z, y)
+        (first,) = torch.autograd.grad(value.square().sum(), z, create_graph=True)
+        results.append((value, first, torch.autograd.grad(first.square().sum(), z)[0]))
+    for small, large in zip(*results, strict=True):
+        torch.testing.assert_close(large, small)
+    assert torch.autograd.gradcheck(losses.make(name, K, "sum"), (z[1:], y[1:]), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["nfl", "nnfl"])
+def test_extreme_logits_also_a_few_rows_at_a_time(monkeypatch, name, dtype):
+    monkeypatch.setattr(losses, "CACHED", 20)
+    test_extreme_logits_keep_value_and_gradient_finite(name, dtype)
+
+
 def test_cross_entropy_is_torchs():
     z, y = batch()
     for reduction in ("mean", "sum", "none"):
