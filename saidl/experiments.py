@@ -117,7 +117,7 @@ SEQUENCE_RECIPES = {
     ("laptop", "lra-image"): (2500, MEDIUM, {"epochs": 6, "eval_every": 6, "batch_size": 25}),
     ("laptop", "smnist"): (None, SMALL, {"epochs": 1}),
     ("laptop", "pmnist"): (None, SMALL, {"epochs": 1}),
-    ("laptop", "speech"): (None, SMALL, {"epochs": 4, "eval_every": 4, "batch_size": 25}),
+    ("laptop", "speech"): (None, SMALL, {"epochs": 10, "eval_every": 5, "batch_size": 25}),
     "laptop": (2000, MEDIUM, {"epochs": 5}),
     "smoke": (
         300,
@@ -179,6 +179,7 @@ def grid(
         *map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))
     ):
         own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
+        own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
         run = one(profile, task, dataset, size, net, options | extra, base, name, kind, eta, s, own | settings)
         runs.setdefault(run.id, run)
     return list(runs.values())

@@ -196,7 +196,8 @@ def load(*stores, quarantine: bool = True):
 
     Columns: the run's fields, `epochs`, `status`, `error`, `test_accuracy` (last epoch) and `best_accuracy` (on the
     test set at the epoch best on validation) in [0, 1], `noise_rate` (share of labels really wrong), `memorised`,
-    `resisted`, `parameters`, `seconds`, `device`, and `record`, the whole record. Human noise has rate NaN.
+    `resisted`, `half_rate` (test accuracy at half the sampling rate), `parameters`, `seconds`, `device`, and `record`, the
+    whole record. Human noise has rate NaN.
     """
     import pandas as pd
 
@@ -212,7 +213,7 @@ RUN_FIELDS = (
 )  # fmt: skip
 OPTIONS = ("model_options", "loss_options")
 OUTCOMES = ("test_accuracy", "best_accuracy", "parameters", "seconds")
-SHARES = ("memorised", "resisted")
+SHARES = ("memorised", "resisted", "half_rate")
 COLUMNS = [
     "id",
     "status",

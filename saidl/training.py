@@ -48,6 +48,9 @@ class Settings:
     eval_every: int = 1  # epochs between evaluations on the test set (the last epoch always is)
     precision: str = "auto"  # "float32", "bfloat16", or bfloat16 where the hardware multiplies it
     compile: bool = False
+    half_rate: bool = (
+        False  # in the end, test again on every second step of the sequences; state-space layers alone can be told
+    )
 
     def __post_init__(self):
         lowest = {
@@ -72,6 +75,8 @@ class Settings:
             raise ValueError(f"valid_fraction must lie in [0, 1), not {self.valid_fraction!r}")
         if self.augment == "crop-flip" and self.view != "image":
             raise ValueError("crop-flip augmentation is for images, not sequences")
+        if self.half_rate and self.view == "image":
+            raise ValueError("half_rate is for sequences, not images")
 
 
 @dataclass
@@ -92,6 +97,9 @@ class History:
     class_accuracy: list[list[float]] = field(default_factory=list)  # (epochs, K) on the test set
     seconds: list[float] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)  # (K, K), row: true class, column: predicted
+    half_rate: list[float] = field(
+        default_factory=list
+    )  # test accuracy at half the sampling rate: one value, if asked for
 
     @property
     def best_epoch(self) -> int | None:
@@ -236,6 +244,8 @@ class Fit:
         table = torch.bincount(labels * classes + guess, minlength=classes * classes).view(classes, classes)  # (K, K)
         if last:
             self.history.confusion = table.tolist()
+            if self.settings.half_rate:
+                self.history.half_rate = [(self.guesses(images, 2) == labels).double().mean().item()]
         per_class = table.diagonal() / table.sum(1).clamp_min(1)
         valid = (
             (self.guesses(self.valid[0]) == self.valid[1]).double().mean().item()
@@ -253,12 +263,12 @@ class Fit:
         return {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
 
     @torch.inference_mode()
-    def guesses(self, images: Tensor) -> Tensor:
+    def guesses(self, images: Tensor, every: int = 1) -> Tensor:
         self.forward.eval()
         size = 1000 if self.settings.view == "image" else 4 * self.settings.batch_size
         out = []
         for part in images.split(size):
-            logits = self.predict(part)
+            logits = self.predict(part, every)
             out.append(logits.argmax(1))
         return torch.cat(out)
 
@@ -277,13 +287,16 @@ class Fit:
             return images.float()
         return data.as_sequence(images, grayscale=self.settings.view == "sequence-gray")
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Raw images (B, C, H, W) -> logits (B, K), standardised with the training set's statistics per channel."""
+    def predict(self, images: Tensor, every: int = 1) -> Tensor:
+        """Raw images (B, C, H, W) -> logits (B, K), standardised with the training set's statistics per channel.
+
+        every: of a sequence, show each `every`th step, and tell the network that its steps are that much longer.
+        """
         x = (self.view(images) - self.mean) * self.std.reciprocal()
         x = x if self.order is None else x[:, self.order]
         x = x.contiguous(memory_format=torch.channels_last) if self.settings.view == "image" else x
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.forward(x)
+            return self.forward(x) if every == 1 else self.forward(x[:, ::every], rate=float(every))
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
 

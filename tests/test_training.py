@@ -182,6 +182,20 @@ def test_sequence_views_show_every_pixel(view):
     )
 
 
+def test_half_rate_is_every_second_step_of_the_trained_network():
+    settings = Settings(
+        epochs=2, batch_size=20, optimizer="adamw", view="sequence", precision="float32", half_rate=True
+    )
+    torch.manual_seed(0)
+    model, history = fit(settings, models.make("s4d", d_input=1, num_classes=10, d_model=8, n_layers=1, dropout=0.0))
+    mean, std = training.statistics([data.as_sequence(DIGITS.train.images)], 2)
+    x = (data.as_sequence(DIGITS.test.images) - mean) / std  # (B, 64, 1)
+    with torch.no_grad():
+        told, untold = (model.eval()(x[:, ::2], rate=rate).argmax(1) == DIGITS.test.labels for rate in (2.0, 1.0))
+    assert history.half_rate == [pytest.approx(told.double().mean().item())]
+    assert not torch.equal(told, untold)
+
+
 def test_the_callers_random_state_is_left_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -200,6 +214,7 @@ def test_the_callers_random_state_is_left_alone():
         ({"view": "film"}, "view must be one of"),
         ({"valid_fraction": 1.0}, "valid_fraction"),
         ({"augment": "crop-flip", "view": "sequence"}, "for images"),
+        ({"half_rate": True}, "for sequences"),
     ],
 )
 def test_bad_settings_are_named(options, message):
