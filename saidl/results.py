@@ -150,10 +150,13 @@ def lock_file(path: Path) -> Path:
 
 
 def orphaned(path: Path) -> bool:
-    """Whether a process died at this run, leaving its lock; says so once, as it takes the lock away."""
+    """Whether a process died at this run, leaving its lock; says so once, as it takes the lock away (and first, if the
+    run was done all the same, what else was left of it)."""
     if not lock_file(path).exists():
         return False
     with lock(path) as ours:
+        if ours and done(path):
+            clear(path)
         return ours
 
 

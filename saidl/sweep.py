@@ -56,9 +56,9 @@ def run(
         with engine(backend, address), bar:
             others = spread(todo, store, n_jobs, bar)  # left to the sweep that is at them, then waited for
             spread(others, store, n_jobs, bar, wait=True)
-    for path in (store / f"{r.id}.json" for r in runs):
-        if results.orphaned(path) and results.done(path):
-            results.clear(path)
+    with contextlib.suppress(PermissionError):  # a store that can only be read keeps what the dead have left in it
+        for r in runs:
+            results.orphaned(store / f"{r.id}.json")
     table = results.load(store).set_index("id").reindex([r.id for r in runs]).reset_index()
     errors = table.error.where(table.status.notna(), "no record of it; do all workers see this folder?")
     lines = [f"{r.id} ({r.loss}, {r.noise} {r.rate}): {error}"
@@ -98,7 +98,7 @@ def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = F
         except OSError:
             raise
         except Exception:  # the engine's: a run's own errors are in its record
-            dead = [r for r in todo if r.id not in seen and results.orphaned(store / f"{r.id}.json")]
+            dead = died([r for r in todo if r.id not in seen], store)
             if not dead:
                 raise
         for r in dead:
@@ -108,6 +108,14 @@ def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = F
     return busy
 
 
+def died(runs: list[Run], store: Path, patience: float = 2.0) -> list[Run]:
+    """The runs at which a process died. An engine may know of a death before the system has let go of all its locks."""
+    until = time.monotonic() + patience
+    while not (dead := [r for r in runs if results.orphaned(store / f"{r.id}.json")]) and time.monotonic() < until:
+        time.sleep(0.05)
+    return dead
+
+
 def alone(run: Run, store: Path) -> bool:
     """Make one run in a process of its own, and record it if that dies too; returns whether it is dealt with."""
     try:
@@ -115,11 +123,11 @@ def alone(run: Run, store: Path) -> bool:
     except OSError:
         raise
     except Exception as error:
-        path = store / f"{run.id}.json"
-        if results.orphaned(path):
+        path, what = store / f"{run.id}.json", f"{type(error).__name__}: {' '.join(str(error).split())}"
+        record = failure(run, f"its process died, also with no other beside it; out of memory? ({what})")
+        with results.lock(path, wait=True):
+            results.write(record, store)
             results.clear(path)
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        results.write(failure(run, f"its process died, also with no other beside it; out of memory? ({what})"), store)
         return True
 
 

@@ -102,7 +102,7 @@ def cluster(tmp_path_factory):
         for process in reversed(started):
             process.terminate()
         for process in started:
-            process.wait(60)
+            process.wait(300)
 
 
 def test_on_the_cluster_the_bits_are_the_same(cluster, tmp_path, expected):
