@@ -6,7 +6,9 @@ from saidl import results, tables
 from saidl.experiments import PAPER_LOSSES
 
 BLOCK = re.compile(r"(<!-- results:.*?-->\n).*?(<!-- end of results -->)", re.DOTALL)
-SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")] + [("asymmetric", "0.4")]
+SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
+SHOWN += [("asymmetric", "0.2"), ("asymmetric", "0.4"), ("human-worst", "")]
+SHORT = {"symmetric": "sym. ", "asymmetric": "asym. ", "human-worst": "CIFAR-10N worst"}
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -22,7 +24,7 @@ def noise_table(frame, profile: str) -> str:
         values = [tables.value(have, (loss, *column))[0] for column in columns]
         if any(v == v for v in values):
             rows.append([tables.label(loss), *(f"{v:.1f}" if v == v else "" for v in values)])
-    names = [f"{'asym. ' if kind == 'asymmetric' else 'sym. ' if rate != '0' else ''}{rate}" for kind, rate in columns]
+    names = ["clean" if rate == "0" else SHORT[kind] + rate for kind, rate in columns]
     return markdown(["loss", *names], rows)
 
 
