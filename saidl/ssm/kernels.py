@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
 
-CHUNK = 2**20  # real numbers transformed at once on a CPU: what stays in its second-level cache
+CHUNK = 2**18  # real numbers transformed at once on a CPU: what stays in its second-level cache
 
 
 def diagonal_kernel(
@@ -260,9 +260,9 @@ class _FFTConv(torch.autograd.Function):
         L = u.shape[-1]
         n = fft_size(L + kernel.shape[-1])
         Kf = _spectrum(kernel, n)
-        y = torch.empty_like(u)
+        y, pad = torch.empty_like(u), _padding(u, n)
         for part in _parts(u, n):
-            y[part] = torch.fft.irfft(_rfft(u[part], n).mul_(Kf[part[1]]), n=n)[..., :L]
+            y[part] = torch.fft.irfft(_transform(u[part], pad).mul_(Kf[part[1]]), n=n)[..., :L]
         return y
 
     @staticmethod
@@ -272,11 +272,11 @@ class _FFTConv(torch.autograd.Function):
         L = u.shape[-1]
         n = fft_size(L + kernel.shape[-1])
         Kf = _spectrum(kernel, n).conj_physical()
-        du, dKf = torch.empty_like(u), torch.zeros_like(Kf)
+        du, dKf, pad = torch.empty_like(u), torch.zeros_like(Kf), _padding(u, n)
         for part in _parts(u, n):
-            G = _rfft(grad[part], n)
+            G = _transform(grad[part], pad)
             if ctx.needs_input_grad[1]:
-                dKf[part[1]] += (_rfft(u[part], n).conj() * G).sum(0)
+                dKf[part[1]] += _transform(u[part], pad).conj_physical_().mul_(G).sum(0)
             if ctx.needs_input_grad[0]:
                 du[part] = torch.fft.irfft(G.mul_(Kf[part[1]]), n=n)[..., :L]
         return du, _unspectrum(dKf, kernel, n)
@@ -295,25 +295,38 @@ def fft_size(least: int) -> int:
     return best
 
 
-def _parts(u: Tensor, n: int):
-    """(batch, channel) slices that cover u: all at once, but on a CPU in pieces whose transforms stay in cache."""
+def _piece(u: Tensor, n: int) -> tuple[int, int]:
+    """(batch, channel) numbers transformed at once: all, but on a CPU as many as stay in cache."""
     B, H, _ = u.shape
     rows = max(1, CHUNK // n) if u.device.type == "cpu" else B * H
-    b, h = max(1, rows // H), min(H, rows)
-    for i in range(0, B, b):
-        for j in range(0, H, h):
+    return min(B, max(1, rows // H)), min(H, rows)
+
+
+def _parts(u: Tensor, n: int):
+    """(batch, channel) slices that cover u, piece by piece."""
+    (B, H, _), (b, h) = u.shape, _piece(u, n)
+    for j in range(0, H, h):
+        for i in range(0, B, max(1, b)):
             yield slice(i, i + b), slice(j, j + h)
 
 
-def _rfft(x: Tensor, n: int) -> Tensor:
-    return torch.fft.rfft(full(x), n=n)
+def _padding(u: Tensor, n: int) -> Tensor:
+    """Zeros (b, h, n): one workspace for all pieces, where `rfft(x, n=n)` would pad each anew."""
+    return torch.zeros(*_piece(u, n), n, dtype=full(u[:0]).dtype, device=u.device)
+
+
+def _transform(x: Tensor, pad: Tensor) -> Tensor:
+    """The spectrum of x (b, h, L), zero-padded in the workspace."""
+    pad = pad[: x.shape[0], : x.shape[1]]
+    pad[..., : x.shape[-1]] = x
+    return torch.fft.rfft(pad)
 
 
 def _spectrum(kernel: Tensor, n: int) -> Tensor:
     if kernel.ndim == 3:
         back, ahead = kernel
         kernel = torch.cat([F.pad(back, (0, n - 2 * back.shape[-1])), ahead.flip(-1)], -1)  # lag -m stands at n - m
-    return _rfft(kernel, n)
+    return torch.fft.rfft(full(kernel), n=n)
 
 
 def _unspectrum(spectrum: Tensor, kernel: Tensor, n: int) -> Tensor:

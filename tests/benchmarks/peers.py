@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.peers --repo PATH [--repo PATH ...] [--commit ID ...] [--quick] [--save FILE]`
+"""`python -m tests.benchmarks.peers --repo PATH [--repo PATH ...] [--commit ID ...] [--quick] [--cpu-time] [--save FILE]`
 
 Other people's code beside ours, from checkouts of your own: state-spaces/s4, SforAiDl/lrnnx and HanxunH/Active-Passive-Losses. What a
 checkout is shows in its files. They are read where they lie and left as they are; nothing of theirs is installed, copied or needed by
@@ -16,6 +16,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saidl import data, losses, models, noise, ssm, training
+from tests.benchmarks import harness
 from tests.benchmarks.bench_core import made_up_images, times
 from tests.benchmarks.harness import agree, compare, machine, table, with_gradients
 
@@ -122,6 +124,13 @@ def against_exact(name: str, ours, theirs, exact: tuple, rtol: float, alike: Cal
     assert errors["error_ours"] <= rtol, f"{name}: ours is {errors['error_ours']:.2e} from their code in float64"
     assert errors["error_theirs"] <= 0.1, f"{name}: their float32 is {errors['error_theirs']:.2e} from their float64"
     return compare(name, ours, theirs, rtol=None, **options) | errors
+
+
+def cpu_time(call: Callable) -> float:
+    """What `harness.timed` is, by this process's own clock, which stands still while others have the CPU."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
 
 
 def assign(target: torch.nn.Module, **values: Tensor) -> None:
@@ -256,7 +265,7 @@ def fft_conv_row(s4, mode: str, L: int, repeats: int) -> dict:
 
 
 def lrnnx_rows(folder: Path, repeats: int) -> Iterator[dict]:
-    """Its S4D and S4 systems, its own code without the extensions compiled for a GPU. Its layers apply GELU twice and no GLU (final_act is not used), so the whole layer is not compared."""
+    """Its S4D and S4 systems. Its layers apply GELU twice and no GLU (final_act is not used): the whole layer is not compared."""
     if not torch.backends.opt_einsum.is_available():
         raise ModuleNotFoundError("No module named 'opt_einsum'")
     # the package as a whole asks for two extensions compiled for a GPU, scans that its S4 and S4D do not use
@@ -491,13 +500,19 @@ def main() -> None:
         "--commit", action="append", default=[], metavar="ID", help="for each --repo without .git, in order"
     )
     parser.add_argument("--quick", action="store_true", help="three repeats")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="CPU time in place of wall time: where others compute, too"
+    )
     parser.add_argument("--save", type=Path, default=Path("runs/peers.json"), help="where the rows go")
     args = parser.parse_args()
     try:
         checkouts = [(folder.resolve(), identify(folder), commit_of(folder, args.commit)) for folder in args.repo]
     except ValueError as problem:
         parser.error(str(problem))
-    rows, left_out = [], {}
+    if args.cpu_time:
+        harness.timed = cpu_time
+    clock = f"CPU time of {torch.get_num_threads()} threads" if args.cpu_time else "wall time"
+    rows, left_out, about = [], {}, machine() | {"clock": clock}
     print(table([]))
     for folder, name, commit in checkouts:
         print(f"{name} {commit}")
@@ -515,8 +530,8 @@ def main() -> None:
         if reasons:
             left_out[f"{name} {commit}"] = reasons
             print(f"not measured: {'; '.join(reasons)}")
-    args.save.parent.mkdir(parents=True, exist_ok=True)
-    args.save.write_text(json.dumps({"machine": machine(), "rows": rows, "left_out": left_out}, indent=1) + "\n")
+        args.save.parent.mkdir(parents=True, exist_ok=True)  # after each checkout: the next may take long
+        args.save.write_text(json.dumps({"machine": about, "rows": rows, "left_out": left_out}, indent=1) + "\n")
     missed = [row["name"] for row in rows if row["ratio"] < row.get("target", 0)]
     print(f"{len(rows)} rows in {args.save}; below their target: {', '.join(missed) or 'none'}")
 
