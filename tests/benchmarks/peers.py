@@ -493,6 +493,13 @@ PEERS = {
 }
 
 
+def kept(path: Path, names: list[str]) -> tuple[list[dict], dict]:
+    """The rows and reasons saved before for other repositories than `names`."""
+    before = json.loads(path.read_text()) if path.exists() else {"rows": [], "left_out": {}}
+    rows = [row for row in before["rows"] if row["repository"] not in names]
+    return rows, {where: reasons for where, reasons in before["left_out"].items() if where.split()[0] not in names}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repo", type=Path, action="append", required=True, metavar="PATH", help="a checkout")
@@ -503,7 +510,9 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="CPU time in place of wall time: where others compute, too"
     )
-    parser.add_argument("--save", type=Path, default=Path("runs/peers.json"), help="where the rows go")
+    parser.add_argument(
+        "--save", type=Path, default=Path("runs/peers.json"), help="where the rows go; those of other repositories stay"
+    )
     args = parser.parse_args()
     try:
         checkouts = [(folder.resolve(), identify(folder), commit_of(folder, args.commit)) for folder in args.repo]
@@ -512,7 +521,7 @@ def main() -> None:
     if args.cpu_time:
         harness.timed = cpu_time
     clock = f"CPU time of {torch.get_num_threads()} threads" if args.cpu_time else "wall time"
-    rows, left_out, about = [], {}, machine() | {"clock": clock}
+    rows, left_out, about = *kept(args.save, [name for _, name, _ in checkouts]), machine()
     print(table([]))
     for folder, name, commit in checkouts:
         print(f"{name} {commit}")
@@ -523,7 +532,7 @@ def main() -> None:
                 if isinstance(row, str):
                     reasons.append(row)
                     continue
-                rows.append(row | {"repository": name, "commit": commit})
+                rows.append(row | {"repository": name, "commit": commit, "clock": clock})
                 print(table([row]).splitlines()[-1], flush=True)
         except ImportError as missing:
             reasons.append(f"it cannot be imported here: {missing}")

@@ -1,5 +1,6 @@
 """Comparing with other people's checkouts, as far as it goes without one: what is recognised, and that nothing stays behind."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -68,3 +69,11 @@ def test_ours_must_be_what_their_code_gives_in_float64():
     assert row["error_theirs"] == pytest.approx(1e-3, rel=1e-3)
     with pytest.raises(AssertionError, match=r"same: ours is 1.00e-03 from their code in float64"):
         peers.against_exact("same", lambda: (x * 1.001,), lambda: (x,), (x.double(),), 1e-6, repeats=1)
+
+
+def test_what_others_were_timed_at_stays(tmp_path):
+    rows = [{"repository": name, "name": str(i)} for i, name in enumerate(("a/b", "c/d", "a/b"))]
+    file = tmp_path / "peers.json"
+    file.write_text(json.dumps({"rows": rows, "left_out": {"a/b 123": ["no"], "c/d 456": ["never"]}}))
+    assert peers.kept(file, ["a/b"]) == (rows[1:2], {"c/d 456": ["never"]})
+    assert peers.kept(tmp_path / "none.json", ["a/b"]) == ([], {})
