@@ -9,6 +9,7 @@ These are the bare systems; activation, mixing, norm, dropout and residual are `
 
 import functools
 import math
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from .discretization import check_method, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
+KEPT = weakref.WeakKeyDictionary()  # layer -> its last kernel (`_SSM._kept`): here, and so in no copy and no saved file
 
 
 class State(NamedTuple):
@@ -93,9 +95,22 @@ class _SSM(nn.Module):
 
     @_exactly
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
-        skip = F.pad(self.D.unsqueeze(-1), (0, u.shape[1] - 1))  # D is lag 0 of the kernel: no pass over u of its own
-        skip = torch.stack([skip, torch.zeros_like(skip)]) if self.bidirectional else skip
-        return CONVS[self.conv](u.transpose(1, 2), self.kernel(u.shape[1], rate) + skip).transpose(1, 2)
+        kernel = self._kernel_and_skip if torch.is_grad_enabled() or not self.D.is_cpu else self._kept
+        return CONVS[self.conv](u.transpose(1, 2), kernel(u.shape[1], rate)).transpose(1, 2)
+
+    def _kernel_and_skip(self, length: int, rate: float) -> Tensor:
+        skip = F.pad(self.D.unsqueeze(-1), (0, length - 1))  # D is lag 0 of the kernel: no pass over u of its own
+        return self.kernel(length, rate) + (torch.stack([skip, torch.zeros_like(skip)]) if self.bidirectional else skip)
+
+    def _kept(self, length: int, rate: float) -> Tensor:
+        """The last such kernel, if it was of the same parameters: of the same values, however they got there. Without
+        gradients only, and on a CPU, as the comparison would wait for another device."""
+        settings = length, rate, self.method, self.alpha, self.bidirectional
+        before, parameters, kernel = KEPT.get(self, (None, (), None))
+        if settings != before or not all(map(_same, parameters, self.parameters())):
+            kernel = self._kernel_and_skip(length, rate)
+            KEPT[self] = settings, [p.detach().clone() for p in self.parameters()], kernel
+        return kernel
 
     def _recur(self, u: Tensor, rate: float, gaps: Tensor) -> Tensor:
         if tuple(gaps.shape) != (u.shape[1],) or not (gaps >= 0).all():
@@ -249,6 +264,10 @@ def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
         shapes = f"({d_state // 2},) or ({d_model}, {d_state // 2})"
         raise ValueError(f"init must be complex of shape {shapes}, got {init.dtype} {tuple(init.shape)}")
     return init
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _check_rate(rate: float) -> None:

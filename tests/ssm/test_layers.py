@@ -192,6 +192,55 @@ def test_saved_copied_and_pickled(cls, tmp_path):
     assert torch.equal(torch.load(buffer, weights_only=False).Ab, layer.initial_state(2).Ab)
 
 
+def changes(layer, other):
+    """Ways in which parameters and what is made of them change."""
+    yield lambda: layer.load_state_dict(other.state_dict())
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for optimizer in (torch.optim.SGD(layer.parameters(), 0.01), torch.optim.AdamW(layer.parameters(), 0.01)):
+        yield optimizer.step
+    yield lambda: layer.C.data.mul_(2)  # leaves the parameter's version as it was
+    yield lambda: setattr(layer, "D", torch.nn.Parameter(layer.D.detach() + 1))
+    yield lambda: layer.double()
+    yield lambda: layer.to(torch.float32)
+    yield lambda: setattr(layer, "method", "backward-euler")
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_kept_kernel_is_never_stale(cls, mode):
+    layer, other, u = cls(3, 8), cls(3, 8), torch.randn(2, 20, 3)
+
+    def check(u, rate=1.0):
+        expected = layer(u, rate).detach()
+        for _ in range(2):
+            with mode():
+                assert torch.equal(layer(u, rate), expected)
+        return expected
+
+    last = check(u)
+    for change in changes(layer, other):
+        change()
+        value = check(u.to(layer.D.dtype))
+        if layer.D.dtype == last.dtype:
+            assert not torch.equal(value, last)
+        last = value
+    check(u[:, :7]), check(u, 0.5)
+    assert copy.deepcopy(layer)(u).equal(layer(u))
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_a_kernel_is_kept_between_calls_without_gradients(cls, monkeypatch):
+    layer, u, made = cls(3, 8), torch.randn(2, 20, 3), []
+    monkeypatch.setattr(layer, "kernel", lambda *args, real=layer.kernel: made.append(args) or real(*args))
+    for _ in range(3):
+        with torch.no_grad():
+            layer(u)
+    assert len(made) == 1
+    layer(u).sum().backward()
+    assert len(made) == 2
+
+
 @pytest.mark.parametrize("cls", LAYERS)
 def test_autocast_leaves_the_layer_exact(cls):
     layer, u = cls(4, 8), torch.randn(2, 33, 4)
