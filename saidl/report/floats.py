@@ -37,6 +37,13 @@ def grid(frame, profile: str) -> str:
     return table_of(["loss", *(f"{kinds[kind]} {rate}" for kind, rate in columns)], rows)
 
 
+def human(frame, profile: str) -> str:
+    """A row a loss, a column one of CIFAR-10N's label sets."""
+    table = tables.accuracies(frame, profile, noise.HUMAN)
+    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    return table_of(["loss", *(kind.removeprefix("human-") for kind in table.columns)], rows)
+
+
 def comparison(frame, profile: str, kind, task: str = "noise") -> str:
     header, rows = tables.comparison_rows(tables.against_published(frame, profile, kind, task))
     return table_of(header, rows, "ll" + "r" * (len(header) - 2))
@@ -212,6 +219,7 @@ TABLES = {
     "provenance": provenance, "flipped": flipped, "rules-trained": rules_trained, "predictors": predictors,
     "best-on-test": best_on_test, "bench": bench, "bench-losses": bench_losses,
     "quick": partial(grid, profile="quick"), "laptop": partial(grid, profile="laptop"),
+    "laptop-human": partial(human, profile="laptop"),
     "paper-symmetric": partial(comparison, profile="paper", kind="symmetric"),
     "paper-sequential": partial(comparison, profile="paper", kind="asymmetric-sequential"),
     "paper-asymmetric": partial(comparison, profile="paper", kind="asymmetric"),
