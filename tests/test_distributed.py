@@ -139,7 +139,7 @@ def test_the_command_line_and_the_engines_resources(cluster, tmp_path, expected,
 
 
 def test_on_ray(tmp_path, expected, monkeypatch):
-    """A cluster on this machine; one run kills its worker the first time, one always."""
+    """A cluster on this machine; one run kills its worker the first time, one always. Then one run a GPU: Ray is told of two."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     fatal = experiments.grid("smoke", loss="mae", rate=0.4, seed=ALWAYS)
     runs, mark = [*grid(0), *fatal, *grid(1, ONCE)], tmp_path / "mark"
@@ -150,18 +150,20 @@ def test_on_ray(tmp_path, expected, monkeypatch):
         if run.seed == 99 or (run.seed == 98 and not mark.exists()):
             mark.touch()
             sweep.execute = lambda *_: os.kill(os.getpid(), 9)
+        (tmp_path / run.id).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         return sweep.make(run, store, wait)
 
     monkeypatch.setattr(sweep, "make", make)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    ray.init(num_cpus=2, include_dashboard=False)
+    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False)
     try:
         with pytest.raises(RuntimeError, match="1 of 7 runs failed") as caught:
             sweep.run(runs, tmp_path / "store", progress=False, backend="ray")
-        with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 2}):
+        with joblib.parallel_config("ray", ray_remote_args={"num_gpus": 1}):
             sweep.run(grid(0, 2), tmp_path / "store", progress=False)
     finally:
         ray.shutdown()
+    assert {(tmp_path / r.id).read_text() for r in grid(2)} <= {"0", "1"}  # each was given one
     assert f"{fatal[0].id} (mae, symmetric 0.4): its process died" in str(caught.value)
     others = [r for r in runs if r not in fatal]
     assert outcomes(others, tmp_path / "store") == {r.id: expected[r.id] for r in others}
