@@ -19,7 +19,7 @@ CHAPTERS = sorted((SOURCES / "chapters").glob("*.tex"))
 # Digits that may stand in the prose: in formulas, in commands that refer or measure, in code, and in these names.
 FORMULAS = r"\$[^$]*\$|\\\[.*?\\\]|\\begin\{(equation|tabular|tabbing)\}.*?\\end\{\1\}"
 COMMANDS = r"\\(val|ref|eqref|label|cite[pt]?|citealp|citet|input|tab|pic|code|renewcommand|hspace|begin|end)\*?(\[[^]]*\])?\{[^{}]*\}"
-NAMES = r"\bS4D?\b|\bCIFAR-10N?\b|\bCIFAR-100\b|\bResNet-34\b|\bSHA-256\b|\bL1\b|\bAlgorithm [12]\b|\b[Nn]otebook~\d\b|[\d.]+\\linewidth"
+NAMES = r"\bS4D?\b|\bCIFAR-10N?\b|\bCIFAR-100\b|\bResNet-34\b|\bSHA-256\b|\bL1\b|\bAlgorithm [12]\b|\b[Nn]otebook~\d+\b|[\d.]+\\linewidth"
 
 
 def typed_numbers(text: str) -> list[str]:
