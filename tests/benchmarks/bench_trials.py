@@ -23,17 +23,23 @@ B, H, N = 16, 256, 64  # batch, channels, states (32 conjugate pairs)
 MALLOC = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
 
 
-def chunked(u: Tensor, Ab: Tensor, Bb: Tensor, C: Tensor, kernel: Tensor, T: int, dtype: torch.dtype) -> Tensor:
-    """The convolution from matrix products: Toeplitz within chunks of T, states passed from chunk to chunk; u (B, H, L)."""
-    product = lambda a, b: (a.to(dtype) @ b.to(dtype)).float()  # noqa: E731
+def chunk_tables(Ab: Tensor, Bb: Tensor, C: Tensor, kernel: Tensor, T: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """What depends on the system alone, as the kernel does: not in the time."""
     lag = torch.arange(T).unsqueeze(-1) - torch.arange(T)
     toeplitz = torch.where(lag >= 0, kernel[:, lag.clamp_min(0)], 0).mT  # (H, in, out)
     powers = Ab.unsqueeze(1) ** torch.arange(T + 1).unsqueeze(-1)  # (H, T + 1, n)
     into = torch.view_as_real(powers[:, :T].flip(1) * Bb.unsqueeze(1)).flatten(-2)  # (H, T, 2n)
     out = torch.view_as_real((2 * C.unsqueeze(1) * powers[:, 1:]).conj_physical()).flatten(-2).mT  # (H, 2n, T)
+    return toeplitz.to(dtype), into.to(dtype), out.to(dtype), powers[:, T].unsqueeze(1)
+
+
+def chunked(u: Tensor, toeplitz: Tensor, into: Tensor, out: Tensor, decay: Tensor) -> Tensor:
+    """The convolution from matrix products: Toeplitz within chunks of T, states passed from chunk to chunk; u (B, H, L)."""
+    T = toeplitz.shape[-1]
+    product = lambda a, b: (a.to(b.dtype) @ b).float()  # noqa: E731
     rows = u.unflatten(-1, (-1, T)).transpose(0, 1).flatten(1, 2)  # (H, B J, T)
     ends = torch.view_as_complex(product(rows, into).unflatten(-1, (-1, 2))).unflatten(1, (len(u), -1))  # (H, B, J, n)
-    states, x, decay = torch.zeros_like(ends), torch.zeros_like(ends[:, :, 0]), powers[:, T].unsqueeze(1)
+    states, x = torch.zeros_like(ends), torch.zeros_like(ends[:, :, 0])
     for j in range(ends.shape[2] - 1):
         x = torch.addcmul(ends[:, :, j], decay, x)
         states[:, :, j + 1] = x
@@ -47,10 +53,11 @@ def chunk_rows(repeats: int) -> Iterator[dict]:
     for L in (256, 1024, 4096):
         u, K = torch.randn(B * 1024 // max(L, 1024), H, L), layer.kernel(L)
         for T, dtype in ((32, torch.float32), (64, torch.float32), (64, torch.bfloat16), (128, torch.bfloat16)):
+            tables = chunk_tables(Ab, Bb, C, K, T, dtype)
             yield compare(
                 f"tried: chunks of {T}, {str(dtype)[6:]}, forward, L {L}",
                 lambda u=u, K=K: kernels.conv(u, K),
-                lambda u=u, K=K, T=T, dtype=dtype: chunked(u, Ab, Bb, C, K, T, dtype),
+                lambda u=u, tables=tables: chunked(u, *tables),
                 repeats=repeats,
                 rtol=1e-4 if dtype == torch.float32 else 5e-2,
             )
