@@ -6,7 +6,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test lint bench bench-compare report readme sweep lock clean
+.PHONY: help setup run test test-oldest lint bench bench-compare report readme sweep lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -27,6 +27,11 @@ run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make
 test: setup lint  ## ruff, the test suite, and every notebook at the smoke profile
 	$(PY) -m pytest
 	SAIDL_PROFILE=smoke $(PY) -m tests.notebooks $(NOTEBOOKS)
+
+test-oldest:  ## the test suite on the oldest packages that are supported (needs uv)
+	uv venv --quiet --clear --python 3.10 .venv-oldest
+	uv pip install --quiet --python .venv-oldest --resolution lowest-direct --requirements pyproject.toml --all-extras --group dev
+	.venv-oldest/bin/python -m pytest -W ignore::DeprecationWarning  # old packages use what the newest of theirs deprecate
 
 lint: setup  ## ruff, as CI runs it
 	$(BIN)/ruff check .
@@ -52,4 +57,4 @@ lock:  ## pin the newest allowed packages again (needs uv)
 	  --no-emit-index-url --no-annotate --no-header --upgrade --output-file requirements.lock
 
 clean:  ## remove what was made, not your runs
-	rm -rf .venv report/generated .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest report/generated .pytest_cache .ruff_cache .hypothesis

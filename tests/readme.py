@@ -1,11 +1,12 @@
-"""The README's results, from the recorded runs: `python -m tests.readme` writes them, tests/test_readme.py checks them."""
+"""The README's results, from what is recorded: `python -m tests.readme` writes them, tests/test_readme.py checks them."""
 
+import json
 import re
 
 from saidl import results, tables
 from saidl.experiments import PAPER_LOSSES
 
-BLOCK = re.compile(r"(<!-- results:.*?-->\n).*?(<!-- end of results -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|faults):.*?-->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
 SHOWN += [("asymmetric", "0.2"), ("asymmetric", "0.4"), ("human-worst", "")]
 SHORT = {"symmetric": "sym. ", "asymmetric": "asym. ", "human-worst": "CIFAR-10N worst"}
@@ -56,8 +57,22 @@ def block() -> str:
     )
 
 
+def faults() -> str:
+    """What `python -m tests.test_faults --save` has recorded, in a sentence."""
+    told = json.loads(results.recorded("faults.json").read_text())
+    played = [figures for name, figures in told.items() if name != "total" and "skipped" not in figures]
+    killed, total = told["kills"]["killed"], told["total"]
+    return (
+        f"Recorded: {total['faults']} faults in {len(played)} scenes, among them {sum(killed.values())} sweeps killed by "
+        f"`kill -9` ({', '.join(f'{place} {count}' for place, count in killed.items())});\n{total['results checked']:,} "
+        f"results checked afterwards: {total['lost']} lost, {total['changed']} changed, {total['left behind']} files left "
+        f"behind, {total['other bits']} sweeps that in the end differed from an undisturbed one in any bit.\n"
+    )
+
+
 def updated(text: str) -> str:
-    return BLOCK.sub(lambda m: m[1] + "\n" + block() + "\n" + m[2], text)
+    made = {"results": block, "faults": faults}
+    return BLOCK.sub(lambda m: f"{m[1]}\n{made[m[2]]()}\n{m[3]}", text)
 
 
 if __name__ == "__main__":

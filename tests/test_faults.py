@@ -586,6 +586,7 @@ def main():
     from saidl import data, losses, models, noise  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     data.load("digits")
     runs, rng = grid(), random.Random(args.seed)
     folder = Path(tempfile.mkdtemp(prefix="saidl-faults-"))
