@@ -6,7 +6,7 @@ import re
 from saidl import results, tables
 from saidl.experiments import PAPER_LOSSES
 
-BLOCK = re.compile(r"(<!-- (results|faults):.*?-->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (results|faults|speed):.*?-->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
 SHOWN += [("asymmetric", "0.2"), ("asymmetric", "0.4"), ("human-worst", "")]
 SHORT = {"symmetric": "sym. ", "asymmetric": "asym. ", "human-worst": "CIFAR-10N worst"}
@@ -70,8 +70,35 @@ def faults() -> str:
     )
 
 
+SPEED = {
+    "bench.json": (
+        "loss nce+rce (4096, 1000), one-hot form", "CNN8 epoch of 256 images, plain loop",
+        "diagonal kernel, full tensor, L 4096", "S4 kernel, Cauchy form, L 4096", "fft_conv, plain autograd, B 16, L 1024",
+        "S4D layer, textbook layer, B 16, L 1024",
+    ),
+    "peers.json": (
+        "loss nce+rce (4096, 1000), APL's", "loss nfl (4096, 1000), APL's", "CNN8 epoch of 640 images, APL's",
+        "S4D layer, s4's S4D, B 16, L 1024", "S4 kernel, s4's SSMKernelDPLR, L 4096", "diagonal kernel, lrnnx's S4D, L 4096",
+    ),
+}  # fmt: skip
+
+
+def speed() -> str:
+    """Rows of the recorded benches, by name: what is in no file cannot be claimed."""
+    rows, said = [], []
+    for file, names in SPEED.items():
+        told = json.loads(results.recorded(file).read_text())
+        have = {row["name"]: row for row in told["rows"]}
+        rows += [
+            [name, f"{have[name]['ratio']:.2g}", have[name].get("repository", "")] for name in names if name in have
+        ]
+        said.append(f"`{file}`: {told['machine']['cpu']}, {told['machine']['threads']} threads")
+    table = markdown(["row: what, its baseline", "times faster", "whose baseline"], rows)
+    return f"{table}\n{'; '.join(said)}; times below 1 are slower.\n"
+
+
 def updated(text: str) -> str:
-    made = {"results": block, "faults": faults}
+    made = {"results": block, "faults": faults, "speed": speed}
     return BLOCK.sub(lambda m: f"{m[1]}\n{made[m[2]]()}\n{m[3]}", text)
 
 

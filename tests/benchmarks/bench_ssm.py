@@ -89,7 +89,7 @@ def convolution_rows(repeats: int, quick: bool) -> Iterator[dict]:
         ours,
         lambda: transposed(theirs()),
         repeats=repeats,
-        target=3,
+        target=5,
         rtol=1e-3,
     )
 

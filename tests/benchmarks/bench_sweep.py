@@ -23,8 +23,9 @@ def overhead(count: int, **options) -> tuple[float, float]:
     runs = experiments.grid("smoke", seed=range(count + 4))
     seconds = []
     with tempfile.TemporaryDirectory() as store, contextlib.ExitStack() as stack:
-        if options:
-            stack.enter_context(mock.patch.object(sweep, "make", lambda *args, real=trivial: real(*args)))
+        if options.get("n_jobs") != 1 and options:  # workers
+            patched = mock.patch.object(sweep, "make", lambda *args, real=trivial, **given: real(*args, **given))
+            stack.enter_context(patched)
         else:
             stack.enter_context(mock.patch.object(sweep, "execute", return_value={"test_accuracy": 0.5}))
         for some in (runs[:4], runs, runs):
