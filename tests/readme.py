@@ -88,13 +88,13 @@ def speed() -> str:
     rows, said = [], []
     for file, names in SPEED.items():
         told = json.loads(results.recorded(file).read_text())
-        have = {row["name"]: row for row in told["rows"]}
-        rows += [
-            [name, f"{have[name]['ratio']:.2g}", have[name].get("repository", "")] for name in names if name in have
-        ]
-        said.append(f"`{file}`: {told['machine']['cpu']}, {told['machine']['threads']} threads")
+        have, machine = {row["name"]: row for row in told["rows"]}, told["machine"]
+        for row in (have[name] for name in names if name in have):
+            whose = f"{row['repository']} at {row['commit'][:7]}" if "repository" in row else "the textbook's form"
+            rows.append([row["name"], f"{row['ratio']:.2g}", whose])
+        said.append(f"`{file}`: {machine['cpu']}, {machine['cores']} cores, torch on {machine['threads']} of them")
     table = markdown(["row: what, its baseline", "times faster", "whose baseline"], rows)
-    return f"{table}\n{'; '.join(said)}; times below 1 are slower.\n"
+    return f"{table}\nBelow 1, ours is the slower one. {'; '.join(said)}.\n"
 
 
 def updated(text: str) -> str:
