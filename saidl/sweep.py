@@ -92,7 +92,7 @@ def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = F
             with contextlib.closing(parallel(todo, store, n_jobs, wait)) as tasks:
                 for id, ours in tasks:
                     seen.add(id)
-                    busy += [r for r in todo if r.id == id and not ours]
+                    busy += [] if ours else [r for r in todo if r.id == id]
                     bar.update(ours)
             return busy
         except OSError:
