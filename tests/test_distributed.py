@@ -1,7 +1,9 @@
 """Sweeps on a cluster: Dask's scheduler and workers as processes of their own, talking over TCP on this machine; Ray where it is
 installed. Workers die on the way; the results are those of a sweep in this process, bit for bit."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +74,12 @@ def cluster(tmp_path_factory):
         ]
         with open(folder / f"{name}.log", "w") as log:
             return subprocess.Popen(
-                [*command, "--no-dashboard", *arguments], env=env, cwd=folder, stdout=log, stderr=log
+                [*command, "--no-dashboard", *arguments],
+                env=env,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     started = [start("scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0")]
@@ -97,12 +104,11 @@ def cluster(tmp_path_factory):
         with Client(scheduler_file=folder / "scheduler.json", set_as_default=False) as client:
             client.wait_for_workers(2, timeout=300)
             yield client.scheduler.address
-            client.shutdown()
     finally:
-        for process in reversed(started):
-            process.terminate()
-        for process in started:
-            process.wait(300)
+        for process in started:  # at once, with its children: asked to end, a nanny may take minutes over it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_on_the_cluster_the_bits_are_the_same(cluster, tmp_path, expected):
