@@ -72,7 +72,7 @@ def faults() -> str:
 
 SPEED = {
     "bench.json": (
-        "loss nce+rce (4096, 1000), one-hot form", "CNN8 epoch of 256 images, plain loop",
+        "loss nce+rce (4096, 1000), one-hot form", "CNN8 epoch of 640 images, plain loop",
         "diagonal kernel, full tensor, L 4096", "S4 kernel, Cauchy form, L 4096", "fft_conv, plain autograd, B 16, L 1024",
         "S4D layer, textbook layer, B 16, L 1024",
     ),
