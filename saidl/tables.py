@@ -146,18 +146,8 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
             ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
             out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, ""))
             if (half := 100 * runs.half_rate.dropna().astype(float)).size:
-                out.append(
-                    (
-                        name,
-                        f"{what}; tested at half the sampling rate",
-                        "test",
-                        half.mean(),
-                        half.std(),
-                        len(half),
-                        NAN,
-                        "",
-                    )
-                )
+                what = f"{what}; tested at half the sampling rate"
+                out.append((name, what, "test", half.mean(), half.std(), len(half), NAN, ""))
         if not len(mine):
             out.append((name, "not run", "test", NAN, NAN, 0, NAN, ""))
         if method == DEFAULT_METHOD.get(model, ""):

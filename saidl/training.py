@@ -48,9 +48,7 @@ class Settings:
     eval_every: int = 1  # epochs between evaluations on the test set (the last epoch always is)
     precision: str = "auto"  # "float32", "bfloat16", or bfloat16 where the hardware multiplies it
     compile: bool = False
-    half_rate: bool = (
-        False  # in the end, test again on every second step of the sequences; state-space layers alone can be told
-    )
+    half_rate: bool = False  # after training, test on every second step of the sequences too (state-space layers)
 
     def __post_init__(self):
         lowest = {
@@ -97,9 +95,7 @@ class History:
     class_accuracy: list[list[float]] = field(default_factory=list)  # (epochs, K) on the test set
     seconds: list[float] = field(default_factory=list)
     confusion: list[list[int]] = field(default_factory=list)  # (K, K), row: true class, column: predicted
-    half_rate: list[float] = field(
-        default_factory=list
-    )  # test accuracy at half the sampling rate: one value, if asked for
+    half_rate: list[float] = field(default_factory=list)  # test accuracy at half the sampling rate: one value or none
 
     @property
     def best_epoch(self) -> int | None:
