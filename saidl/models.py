@@ -39,7 +39,8 @@ class CNN8(nn.Sequential):
 
 
 class CNN4(nn.Sequential):
-    """Ma et al. 2020's 4-layer CNN for MNIST: two convolutions with max-pooling, batch-normed 128 hidden units.
+    """Ma et al. 2020's 4-layer CNN for MNIST: two 3x3 convolutions, each with a 2x2 max-pool, then 128 hidden units; batch norm and
+    ReLU after every layer but the last.
 
     Input (B, 1, 28, 28) -> logits (B, K).
     """
@@ -47,8 +48,7 @@ class CNN4(nn.Sequential):
     def __init__(self, num_classes: int = 10, channels=(32, 64), hidden: int = 128):
         a, b = channels
         super().__init__(
-            nn.Conv2d(1, a, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True),
-            nn.Conv2d(a, b, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(inplace=True),
+            *conv(1, a, pool=True), *conv(a, b, pool=True),
             nn.Flatten(),
             nn.Linear(b * 49, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, num_classes),
