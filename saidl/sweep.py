@@ -335,5 +335,6 @@ def device_name() -> str:
         return torch.cuda.get_device_name()
     from saidl.training import multiplies_bfloat16
 
-    units = "with bf16 matrix units" if multiplies_bfloat16(torch.device("cpu")) else "without bf16 matrix units"
-    return f"{platform.machine()} CPU {units}"
+    return (
+        f"{platform.machine()} CPU {'with' if multiplies_bfloat16(torch.device('cpu')) else 'without'} bf16 arithmetic"
+    )

@@ -375,11 +375,12 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has bfloat16 matrix units; elsewhere bf16 is emulated and slower than float32."""
+    """Whether the hardware multiplies bfloat16 (on CPUs: AMX tiles, or AVX-512's bf16 dot products); elsewhere bf16 is emulated and slower
+    than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device.type == "cpu" and amx()
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
 def check_labels(train: Images, test: Images, clean_labels) -> None:

@@ -1,6 +1,8 @@
 """The fit loop against loops written out by hand and torch's own schedulers."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +136,13 @@ def test_l1_penalty_is_on_the_weights_not_the_biases():
     for start, a, b in zip(small().parameters(), with_l1.parameters(), without.parameters(), strict=True):
         expected = 0.1 * 0.01 * start.sign() if start.ndim > 1 else torch.zeros_like(start)
         torch.testing.assert_close(b - a, expected, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the processor's flags are read as Linux lists them")
+def test_bfloat16_is_used_where_the_processor_lists_it():
+    flags = set(re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text() + "\nflags :", re.M)[1].split())
+    listed = bool(flags & {"amx_bf16", "avx512_bf16"})
+    assert training.multiplies_bfloat16(torch.device("cpu")) == listed
 
 
 def test_bfloat16_learns_as_float32_does():
