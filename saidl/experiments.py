@@ -35,7 +35,7 @@ class Run:
     loss: str
     noise: str = "symmetric"
     rate: float | None = 0.0  # None for human noise, which has its own
-    exact: bool = True
+    exact: bool | str = True  # how the noise is drawn, see `noise.corrupt`
     noise_seed: int = 0
     seed: int = 0
     model_options: Options = ()
@@ -84,6 +84,7 @@ S4D = Settings(
 BASELINE_LR = 0.002  # S4's 0.01 is usual for S4 alone; LSTM, GRU and Transformer are commonly trained well below it
 QUICK_SSM = {"epochs": 25, "batch_size": 50, "precision": "float32"}
 BASELINES = ("lstm", "gru", "transformer")
+SHORT = {"epochs": 2}  # of the papers' width on two cores, where an epoch takes a quarter of an hour
 SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
 HALF = {"channels": (32, 64, 96)}
@@ -99,6 +100,9 @@ RECIPES = {
     ("paper", "mnist-noise"): ("mnist", None, "cnn4", {}, MNIST),
     ("paper", "cifar100-noise"): ("cifar100", None, "resnet34", {"num_classes": 100}, CIFAR100),
 }  # fmt: skip
+EQUAL_COUNTS = (
+    ("paper", "mnist-noise"),
+)  # symmetric noise as Ma et al.'s code draws it; CIFAR's classes are equal anyway
 SEQUENCES = {  # task: data set, view
     "digits-sequence": ("digits", "sequence"),
     "smnist": ("mnist", "sequence"),
@@ -161,6 +165,7 @@ def grid(
     seed=0,
     model=None,
     model_options=None,
+    exact: bool | str | None = None,
     **settings,
 ) -> list[Run]:
     """Every combination of the values given, in a profile's recipe; each may be one value or a list.
@@ -168,7 +173,8 @@ def grid(
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
         noise kinds; rates in [0, 1] (one clean run stands for all kinds at rate 0; human kinds have no rate); seeds, used for the noise
         draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of
-        the recipe's; settings, fields of `training.Settings` to change.
+        the recipe's; exact, how the noise is drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of
+        `training.Settings` to change.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
     Raises ValueError for any unknown name or value, before anything runs.
     """
@@ -180,12 +186,13 @@ def grid(
     ):
         own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
         own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
-        run = one(profile, task, dataset, size, net, options | extra, base, name, kind, eta, s, own | settings)
+        own |= SHORT if profile == "laptop" and (options | extra).get("d_model") == SSM["d_model"] else {}
+        run = one(profile, task, dataset, size, net, options | extra, base, name, kind, eta, s, exact, own | settings)
         runs.setdefault(run.id, run)
     return list(runs.values())
 
 
-def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed, changes) -> Run:
+def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed, exact, changes) -> Run:
     if kind not in KINDS:
         raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind in HUMAN:
@@ -205,9 +212,15 @@ def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed
         settings = replace(base, **changes)
     except TypeError as error:
         raise ValueError(f"unknown setting: {error}") from None
+    if exact is None:
+        exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" and rate else True
+    if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
+        raise ValueError(
+            f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
+        )
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
-        profile, task, dataset, size, net, loss, kind, None if rate is None else float(rate), noise_seed=1000 + seed, seed=seed,
+        profile, task, dataset, size, net, loss, kind, None if rate is None else float(rate), exact, noise_seed=1000 + seed, seed=seed,
         model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
     )  # fmt: skip
 
@@ -250,8 +263,21 @@ def queue(profile: str | None = None) -> list[Run]:
             noise_grid(profile),
         )
     human = [kind for kind in KINDS if kind in HUMAN]
-    mnist = [grid(profile, task="mnist-noise", loss=("ce", "mae", "nce+rce", "nfl+mae"), noise=kind, rate=rates)
-             for kind, rates in (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))]  # fmt: skip
+    first = ("ce", "mae", "nce+rce", "nfl+mae")
+    some = (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))
+    rest = (("asymmetric", (0.1, 0.3)), ("symmetric", SYMMETRIC[:1]))
+    mnist = [
+        grid(profile, task="mnist-noise", loss=names, noise=kind, rate=rates)
+        for cells in (some, rest)
+        for names in (first, [name for name in (*CORE, "rce") if name not in (*first, "nfl")])
+        for kind, rates in cells
+    ]
+    hardest = {"task": "mnist-noise", "noise": "symmetric", "rate": SYMMETRIC[-1]}
+    # what the draw does where a class is small: the same share of every class instead of as many labels
+    mnist.append(grid(profile, loss=first, exact=True, **hardest))
+    # and what the pairs do at the weights of the authors' earlier scripts, which pass none
+    equal = as_options({"alpha": 1.0, "beta": 1.0})
+    mnist.append([replace(run, loss_options=equal) for run in grid(profile, loss=first[2:], **hardest)])
     return distinct(
         *(
             grid(profile, loss=loss, noise=kind, rate=rates, seed=seed)
@@ -270,13 +296,17 @@ def queue(profile: str | None = None) -> list[Run]:
 
 
 def sequence_queue(profile: str) -> list[list[Run]]:
-    """S4D under two discretisations, S4, LSTM and Transformer of equal size on the real sequence tasks."""
+    """S4D under two discretisations, S4, LSTM and Transformer of equal size on the real sequence tasks; at laptop also more seeds of the
+    two discretisations on CIFAR-10, and S4D at the papers' size on MNIST."""
     out = []
     for task in ("scifar", "lra-image", "smnist", "pmnist", "speech"):
         s4d = [{"init": "lin", "method": method} for method in ("zoh", "bilinear")]
-        out.append(grid(profile, task=task, model="s4d", model_options=s4d))
+        seeds = (0, 1, 2) if profile == "laptop" and task in ("scifar", "lra-image") else 0
+        out.append(grid(profile, task=task, model="s4d", model_options=s4d, seed=seeds))
         out.append(grid(profile, task=task, model="s4"))
         out += [matched(profile, task, [layer]) for layer in ("lstm", "transformer")]
+        if profile == "laptop" and task in ("smnist", "pmnist"):
+            out.append(grid(profile, task=task, model="s4d", model_options=SSM | s4d[0]))
     return out
 
 

@@ -1,7 +1,8 @@
 """Label noise: transition matrices, corrupted labels, and the human labels of CIFAR-10N.
 
-T is row-stochastic, T[i, j] = P(noisy = j | clean = i). Two ways to sample it: `exact` flips round(rate n_c) labels of every class c,
-as the papers do, the rest is i.i.d.: each label drawn from its row of T. Every function takes a seed of its own, apart from training's.
+T is row-stochastic, T[i, j] = P(noisy = j | clean = i). Three ways to sample it: exact=True flips round(rate n_c) labels of every class
+c, exact="equal-counts" as many labels of every class, however small it is, and exact=False draws each label from its row of T. Every
+function takes a seed of its own, apart from training's.
 
     >>> noisy = corrupt([0] * 50 + [1] * 50, "symmetric", 0.2, num_classes=2, seed=0)
     >>> noisy.realised.tolist(), noisy.rate
@@ -110,24 +111,31 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
 
 
 def corrupt(
-    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact=True, images=None,
-    indices=None, root=None,
-    matrix=None,
+    labels, kind: str, rate: float | None, *, num_classes: int = 10, seed: int, dataset=None, exact: bool | str = True, images=None,
+    indices=None, root=None, matrix=None,
 ) -> Noisy:  # fmt: skip
     """Make some labels wrong.
 
     Arguments: labels (N,) integers in [0, K), NumPy, torch or a list; kind, rate, num_classes, dataset as in `transition_matrix`; seed;
-        exact: flip exactly round(rate n_c) labels in every class c, else draw each label from its row of T; images (N, ...) for
-        instance-dependent noise; for the human kinds with exact=True, the published labels themselves (exact=False draws from their T):
-        indices (N,), the labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder
-        of CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
+        exact: True, flip exactly round(rate n_c) labels in every class c; False, draw each label from its row of T; "equal-counts", for
+        symmetric noise, flip round(rate N / K) labels in every class (or all it has), as Ma et al.'s code does: a small class then keeps
+        a smaller share of its true labels (MNIST at 0.8: 29 % of the ones, 11 % of the fives); images (N, ...) for instance-dependent
+        noise; for the human kinds with exact=True, the published labels themselves (exact=False draws from their T): indices (N,), the
+        labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder of
+        CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
     Returns: Noisy. The input is left as it was.
-    Raises ValueError for labels that are not integers in [0, K), a matrix that is not row-stochastic and all that `transition_matrix`
-        raises; FileNotFoundError without the human labels' file.
+    Raises ValueError for labels that are not integers in [0, K), a matrix that is not row-stochastic, equal counts of anything but
+        symmetric noise, and all that `transition_matrix` raises; FileNotFoundError without the human labels' file.
     """
     own = matrix is not None
     nominal = checked_matrix(matrix, num_classes) if own else transition_matrix(kind, rate, num_classes, dataset)
     clean = checked_labels(labels, num_classes)
+    if exact == "equal-counts" and kind == "symmetric" and not own:
+        nominal = equal_counts(clean, rate, num_classes)
+    elif not isinstance(exact, bool | np.bool_):
+        raise ValueError(
+            f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
+        )
     rng = np.random.default_rng(seed)
     if not own and kind in HUMAN and exact:
         noisy = human_for(clean, kind, indices, root)
@@ -205,6 +213,13 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len({a for a, _ in pairs}) < len(pairs):
         raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
     return pairs
+
+
+def equal_counts(clean: np.ndarray, rate: float, num_classes: int) -> np.ndarray:
+    """T when rate N / K labels leave every class: a small class loses a larger share of its own, at most all."""
+    sizes = np.bincount(clean, minlength=num_classes)
+    own = np.minimum(rate * len(clean) / num_classes / np.maximum(sizes, 1), 1)
+    return np.stack([transition_matrix("symmetric", r, num_classes)[c] for c, r in enumerate(own)])
 
 
 def choose(members: np.ndarray, share: float, rng) -> np.ndarray:

@@ -63,6 +63,19 @@ def test_inclusive_noise_really_is_a_tenth_weaker():
     assert noise.corrupt(labels, "symmetric-inclusive", 0.5, seed=0).rate == pytest.approx(0.45)
 
 
+def test_equal_counts_leave_a_small_class_with_fewer_true_labels():
+    """MNIST's class sizes: Ma et al.'s code flips 4,800 labels of each class at 0.8."""
+    sizes = np.array([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
+    labels = np.repeat(np.arange(10), sizes)
+    noisy = noise.corrupt(labels, "symmetric", 0.8, seed=0, exact="equal-counts")
+    np.testing.assert_array_equal(np.bincount(labels[noisy.flipped]), 4800)
+    np.testing.assert_allclose(1 - np.diag(noisy.nominal), 4800 / sizes)
+    np.testing.assert_allclose(np.diag(noisy.nominal), np.diag(noisy.realised))
+    assert noisy.rate == 0.8
+    most = noise.corrupt([0] * 9 + [1], "symmetric", 0.8, num_classes=2, seed=0, exact="equal-counts")
+    assert most.realised.tolist() == [[5 / 9, 4 / 9], [1, 0]]  # a class cannot lose more than it has
+
+
 def test_sequential_asymmetric_noise_gives_cats_back():
     """Cat -> dog runs first, then dog -> cat takes its share of those too (MATH.md section 2: 24 % and 40 % at 0.4)."""
     labels = np.repeat(np.arange(10), 5000)
@@ -210,3 +223,9 @@ def test_bad_input_is_named(arguments, options, message):
 def test_missing_human_file_says_what_to_fetch(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"CIFAR-10_human\.pt"):
         noise.corrupt([0], "human-worst", None, seed=0, root=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["asymmetric", "pair-flip", "human-worst"])
+def test_equal_counts_are_for_symmetric_noise(kind):
+    with pytest.raises(ValueError, match="exact must be"):
+        noise.corrupt(LABELS, kind, 0.4, seed=0, exact="equal-counts")
