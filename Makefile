@@ -43,8 +43,8 @@ bench: setup  ## speed, as ratios against named baselines in one run (QUICK=1: s
 bench-compare: setup  ## two saved benches side by side: make bench-compare A=old.json B=new.json
 	$(PY) -m tests.benchmarks --compare $(A) $(B)
 
-sweep: setup  ## run or continue a profile's whole queue: make sweep PROFILE=laptop
-	$(PY) -m saidl.cli sweep $(if $(PROFILE),--profile $(PROFILE))
+sweep: setup  ## run or continue a profile's queue, or one task's part: make sweep PROFILE=paper TASK=mnist-noise
+	$(PY) -m saidl.cli sweep $(if $(PROFILE),--profile $(PROFILE)) $(if $(TASK),--task $(TASK))
 
 report: setup  ## figures, tables and the PDF from the recorded results
 	$(PY) -m saidl.cli report

@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
     choices(one, several=False)
     one.set_defaults(command=run)
 
-    sweep = commands.add_parser("sweep", help="run or continue a grid; without a choice, the profile's whole queue")
+    sweep = commands.add_parser(
+        "sweep",
+        help="run or continue a grid; without a choice, the profile's whole queue, with --task alone that task's part",
+    )
     choices(sweep, several=True)
     sweep.add_argument("--jobs", type=int, default=-1, help="runs at once (default: one a core)")
     sweep.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of the time")
@@ -75,7 +78,9 @@ def chosen(args) -> list:
 
     names = ("task", "loss", "noise", "rate", "model", "seed", "epochs")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    return experiments.grid(args.profile, **given) if given else experiments.queue(args.profile)
+    whole = given.keys() <= {"task"}
+    queued = [run for run in experiments.queue(args.profile) if whole and args.task in (None, run.task)]
+    return queued or experiments.grid(args.profile, **given)
 
 
 def show_data(args) -> int:

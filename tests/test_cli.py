@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from saidl import cli, results
+from saidl import cli, experiments, results
 
 
 def test_help_imports_nothing_heavy():
@@ -47,6 +47,13 @@ def test_dry_run_lists_the_queue_and_runs_nothing(tmp_path, capsys):
     assert out.count("symmetric") == 4
     assert "4 runs, 4 to do" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("profile", "task"), [("paper", "mnist-noise"), ("laptop", "scifar"), ("quick", "noise")])
+def test_a_task_alone_is_its_part_of_the_queue(profile, task, tmp_path, capsys):
+    assert cli.main(["sweep", "--profile", profile, "--task", task, "--dry-run", "--store", str(tmp_path)]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert listed == [run.id for run in experiments.queue(profile) if run.task == task] != []
 
 
 def test_data_describes_a_set(capsys):
