@@ -107,8 +107,9 @@ def accuracies(frame: pd.DataFrame, profile: str, noise="symmetric", task: str =
 def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noise") -> pd.DataFrame:
     """Ours beside the published number for the same noise, a row a cell.
 
-    Columns: loss, noise, rate, ours, std, n, published, published_std, source, difference (ours - published). A loss is
-    compared with the first source of published.csv that has it under this very kind of noise.
+    Columns: loss, noise, rate, ours, std, n, published, published_std, source, difference (ours - published), beyond (at the
+    paper profile, where the recipes are the same: is the difference larger than two published standard deviations plus one
+    point?). A loss is compared with the first source of published.csv that has it under this very kind of noise.
     """
     have = cells(frame, profile, task)
     names, columns = layout(have, profile, noise, task)
@@ -124,7 +125,52 @@ def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noi
             rows.append((loss, *column, *value(have, (loss, *column)), *theirs_here))
     names = ["loss", "noise", "rate", "ours", "std", "n", "published", "published_std", "source"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(difference=table.ours - table.published)
+    difference = table.ours - table.published
+    return table.assign(
+        difference=difference,
+        beyond=(difference.abs() > 2 * table.published_std.astype(float) + 1) & (profile == "paper"),
+    )
+
+
+EDITIONS = {"later": "Ma et al. 2020 (authors' stored", "earlier": "Ma et al. 2020 (authors' earlier"}
+
+
+def editions(frame: pd.DataFrame) -> pd.DataFrame:
+    """MNIST: our runs, by the recipe and with what differs from it, beside the two tables that the authors stored a week apart;
+    a row for each loss, noise, rate and variant that we ran and both tables have.
+
+    Columns: loss, noise, rate (as published), weights (alpha and beta as text), changed (what is unlike the recipe, as text: settings,
+    or noise drawn as the same share of every class), recipe (is it followed?), ours, later, later_std, earlier, earlier_std, apart (do
+    the tables differ by more than two of their deviations plus one point?), nearer ("later" or "earlier").
+    """
+    rows = frame[(frame.profile == "paper") & (frame.task == "mnist-noise") & (frame.status == "done")]
+    recipe = vars(experiments.recipe("paper", "mnist-noise")[-1])
+    changed = []
+    for row in rows.itertuples():
+        told = vars(experiments.Run.from_dict(row.record["run"]).settings)
+        texts = [f"{name.replace('_', ' ')} {shown_as(v)}" for name, v in told.items() if v != recipe[name]]
+        drawn = row.record["run"]["exact"]
+        changed.append(
+            ", ".join(["equal shares"] * (row.noise == "symmetric" and row.rate > 0 and drawn is True) + texts)
+        )
+    rows = rows.assign(
+        rate=rows.rate.map(rate_text), weights=rows.loss_options.map(as_text), ours=100 * rows.test_accuracy.astype(float),
+        changed=changed, recipe=[follows_recipe(row) and not text for row, text in zip(rows.itertuples(), changed, strict=True)],
+    )  # fmt: skip
+    variant = ["loss", "noise", "rate", "weights", "changed", "recipe"]
+    table = rows.groupby(variant, sort=False).ours.mean().reset_index()
+    for name, source in EDITIONS.items():
+        part = published()[published().source.str.startswith(source) & (published().dataset == "mnist")]
+        part = part.rename(columns={"accuracy": name, "std": f"{name}_std"})
+        part = part[["loss", "noise", "rate", name, f"{name}_std"]]
+        table = table.merge(part, on=["loss", "noise", "rate"], how="left")
+    table["earlier"] = table.earlier.fillna(table.later)  # the rows that did not change
+    table["earlier_std"] = table.earlier_std.fillna(table.later_std)
+    apart = (table.later - table.earlier).abs() > 2 * table[["later_std", "earlier_std"]].max(axis=1) + 1
+    closer = (table.ours - table.later).abs() <= (table.ours - table.earlier).abs()
+    return table.assign(apart=apart, nearer=closer.map({True: "later", False: "earlier"})).sort_values(
+        ["noise", "rate", "loss", "recipe"], ascending=[False, False, True, False]
+    )
 
 
 def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
@@ -172,7 +218,10 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
         rule = method_of(row.model, row.model_options) + (
             f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
         )
-        key = (row.profile, row.task, label(row.model), what, str(rest), str(row.record["run"]["settings"]))
+        settings = experiments.Run.from_dict(
+            row.record["run"]
+        ).settings  # not as recorded: older records lack newer fields
+        key = (row.profile, row.task, label(row.model), what, str(rest), settings)
         groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
     out = []
     for key, rules in groups.items():
@@ -187,6 +236,19 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
 
 def method_of(model: str, options: dict) -> str:
     return options.get("method", DEFAULT_METHOD.get(model, ""))
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sequence runs with a `name` each: model and discretisation, and the parameters where these come in several sizes. The usual
+    discretisation and the smaller size come first."""
+    rows = rows.assign(method=[method_of(row.model, row.model_options) for row in rows.itertuples()])
+    rows["unusual"] = [row.method != DEFAULT_METHOD.get(row.model, "") for row in rows.itertuples()]
+    sizes = rows.groupby(["model", "method"]).parameters.transform("nunique")
+    names = []
+    for row, several in zip(rows.itertuples(), sizes, strict=True):
+        own = [row.method, f"{row.parameters:,} parameters" if several > 1 else ""]
+        names.append(label(row.model) + (f" ({', '.join(filter(None, own))})" if any(own) else ""))
+    return rows.assign(name=names).sort_values(["model", "unusual", "parameters"], kind="stable")
 
 
 def best_valid(record: dict) -> float:
@@ -337,7 +399,11 @@ def comparison_rows(table: pd.DataFrame) -> tuple[list, list]:
         theirs = [spread(*pair) for pair in zip(part.published, part.published_std, strict=True)]
         if counts:
             rows.append([label(loss), f"ours (n = {counts})", *map(spread, part.ours, part["std"])])
-            rows += [["", source, *theirs], ["", "difference", *map(signed, part.difference)]] if source else []
+            apart = [
+                Tex(rf"\textbf{{{tex(signed(d))}}}") if b else signed(d)
+                for d, b in zip(part.difference, part.beyond, strict=True)
+            ]
+            rows += [["", source, *theirs], ["", "difference", *apart]] if source else []
         else:
             rows.append([label(loss), Tex(f"{source}; ours not run") if source else "ours not run", *theirs])
         rows.append(None)

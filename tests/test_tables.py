@@ -1,6 +1,7 @@
 """Tables against the numbers they are made from."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,84 @@ def test_a_difference_is_ours_minus_theirs_and_nothing_without_ours(tmp_path):
     header, rows = tables.comparison_rows(table.reset_index())
     assert all(row is None or len(row) == len(header) for row in rows)
     assert [row[1] for row in rows if row and row[0] == "CE"] == ["ours (n = 1)"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "points", "marked"), [("paper", 1.5, False), ("paper", 1.7, True), ("laptop", 9, False)]
+)
+def test_far_is_two_of_their_deviations_and_a_point_where_the_recipe_is_theirs(profile, points, marked, tmp_path):
+    known = tables.published()
+    ce = known[
+        (known.dataset == "cifar10") & (known.loss == "ce") & (known.noise == "symmetric") & (known.rate == "0.2")
+    ]
+    assert 2 * ce["std"].iloc[0] + 1 == pytest.approx(1.56)
+    (run,) = experiments.grid(profile, loss="ce", noise="symmetric", rate=0.2)
+    results.write(record(run, (ce.accuracy.iloc[0] - points) / 100), tmp_path)
+    table = tables.against_published(results.load(tmp_path), profile, "symmetric")
+    assert table[table.beyond].rate.tolist() == ["0.2"] * marked
+    rows = tables.comparison_rows(table)[1]
+    assert sum(isinstance(cell, tables.Tex) and "textbf" in cell for row in rows if row for cell in row) == marked
+
+
+def test_the_two_stored_versions_of_mnist(tmp_path):
+    cells = {("nfl+mae", 0.8): 0.70, ("nfl+mae", 0.6): 0.984, ("nce+rce", 0.8): 0.75, ("ce", 0.8): 0.5}
+    for (loss, rate), accuracy in cells.items():
+        (run,) = experiments.grid("paper", task="mnist-noise", loss=loss, noise="symmetric", rate=rate)
+        results.write(record(run, accuracy), tmp_path)
+    table = tables.editions(results.load(tmp_path)).set_index(["loss", "rate"])
+    unchanged = table.loc[("ce", "0.8")]
+    assert not unchanged.apart
+    assert unchanged.earlier == unchanged.later
+    table = table.drop(("ce", "0.8"))
+    assert table.nearer.to_dict() == {
+        ("nfl+mae", "0.8"): "later",
+        ("nfl+mae", "0.6"): "earlier",
+        ("nce+rce", "0.8"): "later",
+    }
+    assert table.apart.to_dict() == {("nfl+mae", "0.8"): True, ("nfl+mae", "0.6"): True, ("nce+rce", "0.8"): False}
+    theirs = tables.published().query(
+        "dataset == 'mnist' and noise == 'symmetric' and rate == '0.8' and loss == 'nfl+mae'"
+    )
+    assert sorted(theirs.accuracy) == sorted(table.loc[("nfl+mae", "0.8"), ["earlier", "later"]])
+
+
+def test_other_weights_stand_in_the_table_of_versions_alone(tmp_path):
+    (run,) = experiments.grid("paper", task="mnist-noise", loss="nfl+mae", noise="symmetric", rate=0.8)
+    other = replace(run, loss_options=(("alpha", 1.0), ("beta", 1.0)))
+    for one, accuracy in ((run, 0.75), (other, 0.53)):
+        results.write(record(one, accuracy), tmp_path)
+    frame = results.load(tmp_path)
+    table = tables.editions(frame).set_index("weights")
+    assert table.nearer.to_dict() == {"α 1, β 10": "later", "α 1, β 1": "earlier"}
+    assert table.recipe.to_dict() == {"α 1, β 10": True, "α 1, β 1": False}
+    assert tables.value(tables.cells(frame, "paper", "mnist-noise"), ("nfl+mae", "symmetric", "0.8"))[::2] == (75.0, 1)
+
+
+def test_runs_of_one_model_in_two_sizes_have_two_names(tmp_path):
+    wide = {"d_model": 128, "n_layers": 4}
+    runs = experiments.grid("laptop", task="smnist", model_options=[{}, wide, {"method": "bilinear"}])
+    for run, size in zip(runs, (5000, 200000, 5000), strict=True):
+        results.write(record(run, 0.9, parameters=size), tmp_path)
+    assert [run.settings.epochs for run in runs] == [1, 2, 1]
+    rows = tables.by_recipe(results.load(tmp_path), "laptop", "smnist")
+    assert set(tables.named(rows).name) == {
+        "S4D (zoh, 5,000 parameters)", "S4D (zoh, 200,000 parameters)", "S4D (bilinear)",
+    }  # fmt: skip
+    assert tables.named(rows[rows.parameters == 5000]).name.tolist() == ["S4D (zoh)", "S4D (bilinear)"]
+
+
+def test_discretisations_are_compared_over_seeds_whenever_they_were_recorded(tmp_path):
+    options = [{"method": "zoh"}, {"method": "bilinear"}]
+    for seed, accuracy in ((0, 0.5), (1, 0.6)):
+        for run in experiments.grid("quick", task="digits-sequence", model_options=options, seed=seed):
+            made = record(run, accuracy)
+            if seed == 0:
+                del made["run"]["settings"]["half_rate"]  # as a record older than the field
+            results.write(made, tmp_path)
+    table = tables.methods(results.load(tmp_path)).set_index("method")
+    assert table.n.to_dict() == {"zoh": 2, "bilinear": 2}
+    assert table.accuracy.to_numpy() == pytest.approx(55)
+    assert table["std"].to_numpy() == pytest.approx(100 * np.std([0.5, 0.6], ddof=1))
 
 
 def test_sequences_compare_like_splits(tmp_path):
