@@ -532,6 +532,49 @@ def curves(
 
 
 @figure
+def learning(parts: Mapping, by=("epoch", "minutes"), columns: int = 3):
+    """Accuracy while sequence models learn: a column a task, a row an abscissa. A line with markers is the test accuracy where
+    it was taken, the pale line beside it that on the training data, of every epoch.
+
+    Arguments: parts, {title: runs with a `name` each, as `tables.named` gives them}, runs of one name being averaged; by,
+        "epoch" or "minutes", the latter of training and evaluation on one thread of whatever machine recorded the run.
+    """
+    columns = min(columns, len(parts))
+    blocks = -(-len(parts) // columns)
+    fig, axes = panels(blocks * len(by), columns, height=2.1, sharey="row")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    styles = {}  # one for each name, the same in all panels: a colour a model, a dash its further names
+    for table in parts.values():
+        for model, name in zip(table.model, table.name, strict=True):
+            nth = sum(other == model for other, _ in styles)
+            further = {"linestyle": ("-", "--", ":", "-.")[nth % 4], "markerfacecolor": "none"} if nth else {}
+            styles.setdefault((model, name), look(model) | further)
+    for n, (title, table) in enumerate(parts.items()):
+        rows = range(n // columns * len(by), (n // columns + 1) * len(by))
+        for ax, against in zip(axes[rows, n % columns], by, strict=True):
+            ax.set_axis_on()
+            learnt(ax, done(table), against, styles)
+            ax.set(xlabel=against, xlim=(0, None), title="" if ax is not axes[rows[0], n % columns] else title)
+            ax.xaxis.get_major_locator().set_params(integer=True)
+        if n % columns == 0:
+            for ax in axes[rows, 0]:
+                ax.set_ylabel("accuracy, %")
+    legend(fig, axes, "outside lower center", ncols=3)
+    return fig
+
+
+def learnt(ax, runs, against: str, styles: Mapping[tuple[str, str], Mapping]) -> None:
+    """One panel of `learning`."""
+    for (model, name), rows in runs.groupby(["model", "name"], sort=False):
+        seconds = np.mean([record["history"]["seconds"] for record in rows.record], axis=0)
+        x = np.arange(1, len(seconds) + 1) if against == "epoch" else seconds.cumsum() / 60
+        for field, more in {"train_accuracy": {"marker": "", "alpha": 0.35}, "test_accuracy": {"label": name}}.items():
+            epochs, accuracy = history(rows, field)
+            ax.plot(x[epochs - 1], accuracy, **styles[model, name] | more)
+
+
+@figure
 def spectrum(named: Mapping[str, np.ndarray]):
     """Eigenvalues in the complex plane (left), and their frequencies in rising order (right), a colour a name."""
     fig, axes = panels(1, 2, height=2.7)

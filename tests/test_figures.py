@@ -100,6 +100,24 @@ def test_over_epochs_skips_what_was_not_evaluated(table):
     np.testing.assert_allclose(y, [100 * v for v in history["test_accuracy"] if v is not None])
 
 
+def test_learning_draws_accuracy_against_epochs_and_minutes():
+    rng = np.random.default_rng(1)
+    rows = [{"name": name, "model": "s4d", "test_accuracy": 0.5, "status": "done", "record": record(rng)}
+            for name in ("S4D (zoh)", "S4D (bilinear)", "S4D (zoh)")]  # fmt: skip
+    for row in rows:
+        row["record"]["history"] |= {name: rng.random(6).tolist() for name in ("train_accuracy", "seconds")}
+    histories = [row["record"]["history"] for row in rows]
+    epochs, minutes = figures.learning({"a task": pd.DataFrame(rows)}).axes
+    x, y = lines(epochs)["S4D (zoh)"].get_data()
+    assert x.tolist() == [1, 3, 4, 5, 6]
+    assert y[1] == pytest.approx(50 * (histories[0]["test_accuracy"][2] + histories[2]["test_accuracy"][2]))
+    x, y = lines(minutes)["S4D (bilinear)"].get_data()
+    assert x[-1] == pytest.approx(sum(histories[1]["seconds"]) / 60)
+    pale = [line for line in minutes.lines if line.get_alpha()]
+    np.testing.assert_allclose(pale[1].get_ydata(), 100 * np.array(histories[1]["train_accuracy"]))
+    assert lines(minutes)["S4D (zoh)"].get_linestyle() != lines(minutes)["S4D (bilinear)"].get_linestyle()
+
+
 def test_memorisation_has_a_row_a_setting(table):
     fig = figures.memorisation(table[table.noise == "asymmetric"])
     assert [ax.get_title() for ax in fig.axes] == ["asymmetric 0.2"] * 3 + ["asymmetric 0.4"] * 3

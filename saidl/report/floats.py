@@ -49,6 +49,19 @@ def comparison(frame, profile: str, kind, task: str = "noise") -> str:
     return table_of(header, rows, "ll" + "r" * (len(header) - 2))
 
 
+def editions(frame) -> str:
+    """MNIST: the pairs at the recipe's weights and at others, beside the two tables that the authors stored."""
+    table, rows = tables.editions(frame), []
+    table = table[table.weights != ""]
+    table = table[table.apart | table.groupby(["loss", "noise", "rate"]).weights.transform("nunique").gt(1)]
+    for row in table.sort_values(
+        ["noise", "rate", "loss", "recipe"], ascending=[False, False, True, False]
+    ).itertuples():
+        theirs = spread(row.later, row.later_std), spread(row.earlier, row.earlier_std)
+        rows.append([f"{label(row.loss)}, {row.noise} {row.rate}", row.weights, spread(row.ours), *theirs])
+    return table_of(["cell", "our weights", "ours", "later", "earlier"], rows, "llrrr")
+
+
 def sequence(frame, task: str, profiles=("paper", "laptop")) -> str:
     """Our models at each profile, then the published values of their kind; the difference is that of the first profile run."""
     ours = {profile: tables.sequences(frame, profile, task) for profile in profiles}
@@ -226,6 +239,7 @@ TABLES = {
     "paper-human": partial(comparison, profile="paper", kind=noise.HUMAN),
     "mnist-symmetric": partial(comparison, profile="paper", kind="symmetric", task="mnist-noise"),
     "mnist-asymmetric": partial(comparison, profile="paper", kind="asymmetric", task="mnist-noise"),
+    "mnist-editions": editions,
     "laptop-symmetric": partial(comparison, profile="laptop", kind="symmetric"),
     "laptop-asymmetric": partial(comparison, profile="laptop", kind="asymmetric"),
     "digits-sequence": partial(sequence, task="digits-sequence", profiles=("quick",)),
@@ -348,9 +362,8 @@ def hippo(frame):
     return fig
 
 
-@figures.figure
 def sequences(frame):
-    """Test accuracy against the epoch for every sequence task, at the largest profile that has it."""
+    """Accuracy against epoch and minutes for every sequence task, at the largest profile that has it."""
     found = {}
     for task in ("digits-sequence", *SEQUENCE_TASKS):
         for profile in ("quick", "laptop", "paper"):
@@ -358,22 +371,8 @@ def sequences(frame):
             rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
             found |= {task: (profile, rows)} if len(rows) else {}
     if not found:
-        return note.__wrapped__("no sequence model has been recorded yet")
-    fig, axes = figures.panels(-(-len(found) // 3), min(len(found), 3), height=2.3)
-    for ax in axes.flat[len(found) :]:
-        ax.set_axis_off()
-    for ax, (task, (profile, rows)) in zip(axes.flat, found.items(), strict=False):
-        keys = [(r.model, tables.method_of(r.model, r.model_options)) for r in rows.itertuples()]
-        for model, method in dict.fromkeys(keys):
-            mine = rows[[key == (model, method) for key in keys]]
-            epochs, accuracy = figures.history(mine, "test_accuracy")
-            usual = method == tables.DEFAULT_METHOD.get(model, "")
-            style = figures.look(model) | ({} if usual else {"linestyle": "--", "markerfacecolor": "none"})
-            ax.plot(epochs, accuracy, **style, label=label(model) + (f" ({method})" if method else ""), markevery=0.2)
-        ax.set(title=f"{task} ({profile})", xlabel="epoch")
-    axes[0, 0].set_ylabel("test accuracy, %")
-    figures.legend(fig, axes, "outside lower center", ncols=5)
-    return fig
+        return note("no sequence model has been recorded yet")
+    return figures.learning({f"{task} ({profile})": tables.named(rows) for task, (profile, rows) in found.items()})
 
 
 @figures.figure

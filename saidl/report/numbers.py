@@ -84,11 +84,44 @@ class Numbers:
         ranked = [f"{tex(label(loss))} ({mean:.1f})" for loss, mean in means.sort_values(ascending=False).items()]
         return ", ".join(ranked) or NOT_RUN
 
-    def the_seq(self, profile, task, model, method=""):
+    def the_seq(self, profile, task, model, method="", which="smallest"):
+        """A sequence model's accuracy: of its "smallest" or "largest" size run, or tested at "half" the sampling rate."""
         name = label(model) + (f" ({method})" if method else "")
         rows = tables.sequences(self.frame, profile, task).set_index("model").loc[[name]]
-        mean, std = rows[["accuracy", "std"]].iloc[0]
+        rows = rows[(rows.source == "") & (rows.what.str.contains("half") == (which == "half"))]
+        if rows.empty:
+            return NOT_RUN
+        mean, std = rows[["accuracy", "std"]].iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
         return NOT_RUN if mean != mean else tex(spread(mean, std, 1)) + r"\,\%"
+
+    def the_mnist(self, noise, rate, loss, beta):
+        """A pair on MNIST at the published recipe, but for the weight beta of its passive half."""
+        table = tables.editions(self.frame)
+        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
+        rows = rows[rows.weights.str.endswith(f"β {beta}")]
+        return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
+
+    def the_editions(self, which):
+        """Of the recipe's cells on MNIST that tell the authors' two stored tables "apart": how many, or how many nearer to one."""
+        table = tables.editions(self.frame)
+        table = table[table.recipe & table.apart]
+        return str(len(table) if which == "apart" else (table.nearer == which).sum())
+
+    def the_earlier(self, noise, rate, loss):
+        """The authors' earlier stored value for MNIST."""
+        table = tables.published()
+        table = table[table.source.str.startswith(tables.EDITIONS["earlier"]) & (table.loss == loss)]
+        return f"{table[(table.noise == noise) & (table.rate == rate)].accuracy.iloc[0]:.2f}\\,\\%"
+
+    def the_far(self, profile, *kinds):
+        """The cells further from the published number than two of its deviations and a point, with the differences."""
+        name, _, task = profile.partition(":")
+        table = tables.against_published(self.frame, name, list(kinds), task or "noise")
+        far = [
+            f"{tex(label(row.loss))} at {row.noise} ${row.rate}$ (${row.difference:+.1f}$)"
+            for row in table[table.beyond].itertuples()
+        ]
+        return ", ".join(far) or ("none" if table.n.any() else NOT_RUN)
 
     def the_about(self, profile):
         """Profile, data and its copy, sizes, epochs, seeds: what a caption owes its reader."""
