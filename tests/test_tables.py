@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from saidl import experiments, losses, results, tables
+from saidl.report.numbers import Numbers
 from saidl.training import Settings
 
 
@@ -150,6 +151,28 @@ def test_other_weights_stand_in_the_table_of_versions_alone(tmp_path):
     assert table.nearer.to_dict() == {"α 1, β 10": "later", "α 1, β 1": "earlier"}
     assert table.recipe.to_dict() == {"α 1, β 10": True, "α 1, β 1": False}
     assert tables.value(tables.cells(frame, "paper", "mnist-noise"), ("nfl+mae", "symmetric", "0.8"))[::2] == (75.0, 1)
+
+
+def test_what_differs_from_the_recipe_is_told(tmp_path):
+    cell = {"task": "mnist-noise", "loss": "ce", "noise": "symmetric", "rate": 0.8}
+    runs = [
+        *experiments.grid("paper", **cell),
+        *experiments.grid("paper", **cell, exact=True),
+        *experiments.grid("paper", **cell, exact=True, nesterov=False, weight_decay=1e-3),
+    ]
+    assert [run.exact for run in runs] == ["equal-counts", True, True]
+    for one, accuracy in zip(runs, (0.44, 0.46, 0.23), strict=True):
+        results.write(record(one, accuracy), tmp_path)
+    frame = results.load(tmp_path)
+    table = tables.editions(frame).set_index("changed")
+    assert table.ours.to_dict() == pytest.approx(
+        {"": 44, "equal shares": 46, "equal shares, nesterov no, weight decay 0.001": 23}
+    )
+    assert table.recipe.tolist() == [True, False, False]
+    assert tables.value(tables.cells(frame, "paper", "mnist-noise"), ("ce", "symmetric", "0.8"))[::2] == (44.0, 1)
+    numbers = Numbers(frame)
+    assert numbers["mnist/0.8/ce/none"] == "44.0\\,\\%"
+    assert numbers["mnist/0.8/ce/scripts"] == "23.0\\,\\%"
 
 
 def test_runs_of_one_model_in_two_sizes_have_two_names(tmp_path):

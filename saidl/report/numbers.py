@@ -11,6 +11,11 @@ from saidl.report import evidence, floats
 from saidl.tables import short, spread, tex
 
 NOT_RUN = r"\notrun{}"
+CHANGES = {  # what was changed in MNIST's recipe, as `tables.editions` puts it
+    "none": "",
+    "shares": "equal shares",
+    "scripts": "equal shares, nesterov no, weight decay 0.001",  # the decay and momentum of the authors' first scripts
+}
 
 
 def used_keys(out: Path) -> list[str]:
@@ -94,11 +99,11 @@ class Numbers:
         mean, std = rows[["accuracy", "std"]].iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
         return NOT_RUN if mean != mean else tex(spread(mean, std, 1)) + r"\,\%"
 
-    def the_mnist(self, noise, rate, loss, beta):
-        """A pair on MNIST at the published recipe, but for the weight beta of its passive half."""
+    def the_mnist(self, rate, loss, change, beta=""):
+        """MNIST under symmetric noise at the published recipe, but for a change of CHANGES and a pair's weight beta."""
         table = tables.editions(self.frame)
-        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
-        rows = rows[rows.weights.str.endswith(f"β {beta}")]
+        rows = table[(table.noise == "symmetric") & (table.rate == rate) & (table.loss == loss)]
+        rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(f"β {beta}" if beta else "")]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
     def the_editions(self, which):
