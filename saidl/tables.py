@@ -176,7 +176,7 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
 def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     """Sequence models on a task, each followed by the published numbers of its kind (ours have source "").
 
-    Columns: model, what, split, accuracy, std, n, difference, source.
+    Columns: model, what (ours: parameters, epochs, training sequences), split, accuracy, std, n, difference, source.
     """
     rows = by_recipe(frame, profile, task)
     rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
@@ -188,7 +188,8 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
         mine = rows[(rows.model == model) & (rows.method == method)]
         name, ours = label(model) + (f" ({method})" if method else ""), {}
         for size, runs in mine.groupby("parameters"):
-            what = f"{size:,} parameters, {listed(runs.epochs)} epochs"
+            epochs, shown = listed(runs.epochs), listed(record["data"]["train"] for record in runs.record)
+            what = f"{size:,} parameters, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
             ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
             out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, ""))
             if (half := 100 * runs.half_rate.dropna().astype(float)).size:
