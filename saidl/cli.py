@@ -129,14 +129,12 @@ def estimate(runs, own, recorded, jobs: int) -> str:
     done = set(own[own.status == "done"].id)
     known = [row.record for row in (*recorded.itertuples(), *own.itertuples()) if row.status == "done"]
     timing, lines, left = timings(known), [], []
-    for run in runs:
+    names = [named(run) for run in runs]
+    for run, name in zip(runs, names, strict=True):
         seconds = None if run.id in done else expected(run, timing)
         left += [] if run.id in done else [seconds]
         state = "done" if run.id in done else "not timed yet" if seconds is None else f"about {seconds:.0f} s"
-        rate = "" if run.rate is None else f"{run.rate:g}"
-        lines.append(
-            f"{run.id}  {run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}  {state}"
-        )
+        lines.append(f"{run.id}  {name}  {state}" + (f"  ({told_apart(run)})" if names.count(name) > 1 else ""))
     workers, unknown = jobs if jobs > 0 else sweep.cores(), left.count(None)
     hours = sum(filter(None, left)) / workers / 3600
     rest = f", and {unknown} of a kind not timed yet" if unknown else ""
@@ -144,6 +142,17 @@ def estimate(runs, own, recorded, jobs: int) -> str:
     return "\n".join(
         [*lines, f"{len(runs)} runs, {len(left)} to do: {where}about {hours:.1f} hours with {workers} at once{rest}"]
     )
+
+
+def named(run) -> str:
+    rate = "" if run.rate is None else f"{run.rate:g}"
+    return f"{run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}"
+
+
+def told_apart(run) -> str:
+    """What runs of one name can differ in: the options of network and loss, and how the noise was drawn."""
+    options = [f"{name} {value}" for name, value in (*run.model_options, *run.loss_options)]
+    return ", ".join([*options, *([f"exact {run.exact}"] if run.rate else [])])
 
 
 FULL_SIZES = {

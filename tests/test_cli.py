@@ -56,6 +56,13 @@ def test_a_task_alone_is_its_part_of_the_queue(profile, task, tmp_path, capsys):
     assert listed == [run.id for run in experiments.queue(profile) if run.task == task] != []
 
 
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_no_two_runs_of_a_queue_look_alike(profile, tmp_path, capsys):
+    assert cli.main(["sweep", "--profile", profile, "--dry-run", "--store", str(tmp_path)]) == 0
+    described = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[:-1]]
+    assert len(set(described)) == len(described) == len(experiments.queue(profile))
+
+
 def test_data_describes_a_set(capsys):
     assert cli.main(["data", "digits"]) == 0
     assert "1297 samples  1x8x8  10 classes" in capsys.readouterr().out
