@@ -169,7 +169,9 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
     apart = (table.later - table.earlier).abs() > 2 * table[["later_std", "earlier_std"]].max(axis=1) + 1
     closer = (table.ours - table.later).abs() <= (table.ours - table.earlier).abs()
     return table.assign(apart=apart, nearer=closer.map({True: "later", False: "earlier"})).sort_values(
-        ["noise", "rate", "loss", "recipe"], ascending=[False, False, True, False]
+        ["noise", "rate", "loss", "recipe", "changed", "weights"],
+        ascending=[False, False, True, False, True, False],
+        ignore_index=True,
     )
 
 
