@@ -175,6 +175,20 @@ def test_what_differs_from_the_recipe_is_told(tmp_path):
     assert numbers["mnist/0.8/ce/scripts"] == "23.0\\,\\%"
 
 
+def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
+    cell = {"task": "mnist-noise", "loss": "nfl+mae", "noise": "asymmetric", "rate": 0.4, "epochs": 1}
+    runs = experiments.grid("paper", **cell, seed=(0, 1, 2))
+    runs.append(replace(runs[0], loss_options=(("alpha", 1.0), ("beta", 1.0))))
+    for run, worst in zip(runs, (0.0, 0.9, 0.019, 0.9), strict=True):
+        made = record(run, 0.9)
+        made["history"]["class_accuracy"][0][7] = worst
+        results.write(made, tmp_path / "first-epoch")
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["early/nfl+mae/10"] == "2 of 3"
+    assert numbers["early/nfl+mae/1"] == "0 of 1"
+
+
 def test_runs_of_one_model_in_two_sizes_have_two_names(tmp_path):
     wide = {"d_model": 128, "n_layers": 4}
     runs = experiments.grid("laptop", task="smnist", model_options=[{}, wide, {"method": "bilinear"}])

@@ -106,10 +106,11 @@ class Numbers:
         rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(f"β {beta}" if beta else "")]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
-    def the_early(self, loss):
-        """In how many of the seeds a class is lost in the first epoch on MNIST, asymmetric 0.4 (the store "first-epoch")."""
+    def the_early(self, loss, beta=None):
+        """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""
         early = results.load(results.recorded("first-epoch"), quarantine=False)
         early = early[(early.loss == loss) & (early.status == "done")]
+        early = early[[beta is None or options["beta"] == float(beta) for options in early.loss_options]]
         losing = sum(min(record["history"]["class_accuracy"][0]) < 0.02 for record in early.record)
         return f"{losing} of {len(early)}" if len(early) else NOT_RUN
 
