@@ -78,9 +78,11 @@ def chosen(args) -> list:
 
     names = ("task", "loss", "noise", "rate", "model", "seed", "epochs")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    whole = given.keys() <= {"task"}
-    queued = [run for run in experiments.queue(args.profile) if whole and args.task in (None, run.task)]
-    return queued or experiments.grid(args.profile, **given)
+    if given.keys() <= {"task"}:
+        queued = [run for run in experiments.queue(args.profile) if args.task in (None, run.task)]
+        if queued:
+            return queued
+    return experiments.grid(args.profile, **given)
 
 
 def show_data(args) -> int:

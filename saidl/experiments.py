@@ -84,9 +84,10 @@ S4D = Settings(
 BASELINE_LR = 0.002  # S4's 0.01 is usual for S4 alone; LSTM, GRU and Transformer are commonly trained well below it
 QUICK_SSM = {"epochs": 25, "batch_size": 50, "precision": "float32"}
 BASELINES = ("lstm", "gru", "transformer")
-# of the papers' width and all data: up to half an hour an epoch on one core
-SHORT = {"epochs": 2, "batch_size": 64, "eval_every": 1}
 SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
+# a network of the papers' size at laptop, on all images: an epoch takes up to half an hour on one core, so two of them
+WHOLE_TASKS = ("scifar", "lra-image", "smnist", "pmnist")
+WHOLE = {"epochs": 2, "batch_size": 64, "eval_every": 1}
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
 HALF = {"channels": (32, 64, 96)}
 LAPTOP = replace(CIFAR, epochs=60, eval_every=5)
@@ -101,9 +102,8 @@ RECIPES = {
     ("paper", "mnist-noise"): ("mnist", None, "cnn4", {}, MNIST),
     ("paper", "cifar100-noise"): ("cifar100", None, "resnet34", {"num_classes": 100}, CIFAR100),
 }  # fmt: skip
-EQUAL_COUNTS = (
-    ("paper", "mnist-noise"),
-)  # symmetric noise as Ma et al.'s code draws it; CIFAR's classes are equal anyway
+# symmetric noise as Ma et al.'s code draws it, see `noise.corrupt`; CIFAR's classes are equal anyway
+EQUAL_COUNTS = (("paper", "mnist-noise"),)
 SEQUENCES = {  # task: data set, view
     "digits-sequence": ("digits", "sequence"),
     "smnist": ("mnist", "sequence"),
@@ -174,8 +174,8 @@ def grid(
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
         noise kinds; rates in [0, 1] (one clean run stands for all kinds at rate 0; human kinds have no rate); seeds, used for the noise
         draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of
-        the recipe's; exact, how the noise is drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of
-        `training.Settings` to change.
+        the recipe's (the papers' size at laptop: two epochs on all images, see WHOLE); exact, how the noise is drawn, see
+        `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings` to change.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
     Raises ValueError for any unknown name or value, before anything runs.
     """
@@ -187,10 +187,8 @@ def grid(
     ):
         own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
         own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
-        if profile == "laptop" and (options | extra).get("d_model") == SSM["d_model"]:
-            own, part = own | SHORT, None
-        else:
-            part = size
+        whole = profile == "laptop" and task in WHOLE_TASKS and (options | extra).items() >= SSM.items()
+        own, part = (own | WHOLE, None) if whole else (own, size)
         run = one(profile, task, dataset, part, net, options | extra, base, name, kind, eta, s, exact, own | settings)
         runs.setdefault(run.id, run)
     return list(runs.values())

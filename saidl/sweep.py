@@ -335,6 +335,5 @@ def device_name() -> str:
         return torch.cuda.get_device_name()
     from saidl.training import multiplies_bfloat16
 
-    return (
-        f"{platform.machine()} CPU {'with' if multiplies_bfloat16(torch.device('cpu')) else 'without'} bf16 arithmetic"
-    )
+    bf16 = "with" if multiplies_bfloat16(torch.device("cpu")) else "without"
+    return f"{platform.machine()} CPU {bf16} bf16 arithmetic"

@@ -221,9 +221,7 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
         rule = method_of(row.model, row.model_options) + (
             f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
         )
-        settings = experiments.Run.from_dict(
-            row.record["run"]
-        ).settings  # not as recorded: older records lack newer fields
+        settings = experiments.Run.from_dict(row.record["run"]).settings  # with the fields that older records lack
         key = (row.profile, row.task, label(row.model), what, str(rest), settings)
         groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
     out = []
@@ -252,6 +250,16 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
         own = [row.method, f"{row.parameters:,} parameters" if several > 1 else ""]
         names.append(label(row.model) + (f" ({', '.join(filter(None, own))})" if any(own) else ""))
     return rows.assign(name=names).sort_values(["model", "unusual", "parameters"], kind="stable")
+
+
+def lost_classes(record: dict, epoch: int = -1) -> list[int]:
+    """The classes of which an epoch's network (0: the first, -1: the last) names less than 2 % of the test images rightly."""
+    return [c for c, share in enumerate(record["history"]["class_accuracy"][epoch]) if share < 0.02]
+
+
+def classes_named(record: dict) -> int:
+    """How many classes the last epoch's network ever predicts on the test set."""
+    return sum(any(column) for column in zip(*record["confusion"], strict=True))
 
 
 def best_valid(record: dict) -> float:

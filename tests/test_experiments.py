@@ -92,3 +92,21 @@ def test_profile_comes_from_the_environment(monkeypatch):
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         grid("quick", **arguments)
+
+
+def test_only_the_papers_size_on_pictures_gets_all_of_them_at_laptop():
+    (small,) = experiments.grid("laptop", task="scifar", model_options={"d_model": 128})
+    (large,) = experiments.grid("laptop", task="scifar", model_options=experiments.SSM)
+    (speech,) = experiments.grid("laptop", task="speech", model_options=experiments.SSM)
+    assert (small.train_size, small.settings.epochs) == (2500, 6)
+    assert (large.train_size, large.settings.epochs) == (None, 2)
+    assert speech.settings.epochs == 10
+
+
+def test_mnist_noise_is_drawn_as_its_authors_do_unless_told_otherwise():
+    cell = {"task": "mnist-noise", "rate": 0.4}
+    for noise, exact in (("symmetric", "equal-counts"), ("asymmetric", True)):
+        assert [run.exact for run in experiments.grid("paper", noise=noise, **cell)] == [exact]
+    assert [run.exact for run in experiments.grid("paper", noise="symmetric", exact=False, **cell)] == [False]
+    with pytest.raises(ValueError, match="exact must be"):
+        experiments.grid("paper", noise="asymmetric", exact="equal-counts", **cell)

@@ -189,9 +189,18 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     assert numbers["early/nfl+mae/1"] == "0 of 1"
 
 
+def test_classes_that_are_lost_and_classes_that_are_named():
+    told = {
+        "history": {"class_accuracy": [[0.0, 0.5, 0.019], [0.9, 0.02, 0.0]]},
+        "confusion": [[5, 1, 0], [4, 0, 0], [9, 0, 0]],
+    }
+    assert tables.lost_classes(told, 0) == [0, 2]
+    assert tables.lost_classes(told) == [2]
+    assert tables.classes_named(told) == 2
+
+
 def test_runs_of_one_model_in_two_sizes_have_two_names(tmp_path):
-    wide = {"d_model": 128, "n_layers": 4}
-    runs = experiments.grid("laptop", task="smnist", model_options=[{}, wide, {"method": "bilinear"}])
+    runs = experiments.grid("laptop", task="smnist", model_options=[{}, experiments.SSM, {"method": "bilinear"}])
     for run, size in zip(runs, (5000, 200000, 5000), strict=True):
         results.write(record(run, 0.9, parameters=size), tmp_path)
     assert [run.settings.epochs for run in runs] == [1, 2, 1]

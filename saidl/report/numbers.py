@@ -74,7 +74,7 @@ class Numbers:
     def the_classes(self, profile, noise, rate, loss):
         """How many classes the network ever predicts on the test set."""
         runs = self.cell(profile, noise, rate, loss)
-        counts = [sum(any(column) for column in zip(*record["confusion"], strict=True)) for record in runs.record]
+        counts = [tables.classes_named(record) for record in runs.record]
         return f"{sum(counts) / len(counts):.3g}" if counts else NOT_RUN
 
     def the_lost(self, profile, noise, rate, loss):
@@ -111,7 +111,7 @@ class Numbers:
         early = results.load(results.recorded("first-epoch"), quarantine=False)
         early = early[(early.loss == loss) & (early.status == "done")]
         early = early[[beta is None or options["beta"] == float(beta) for options in early.loss_options]]
-        losing = sum(min(record["history"]["class_accuracy"][0]) < 0.02 for record in early.record)
+        losing = sum(bool(tables.lost_classes(record, 0)) for record in early.record)
         return f"{losing} of {len(early)}" if len(early) else NOT_RUN
 
     def the_editions(self, which):
