@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -146,13 +145,12 @@ def permutation(length: int, seed: int = 0) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------------ batches
 
 
-def batches(count: int, size: int, generator: torch.Generator, device="cpu") -> Iterator[Tensor]:
+def batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
     """Index batches of one shuffled epoch; the last one may be smaller, but never a single sample (batch norm needs two)."""
-    order = torch.randperm(count, generator=generator).to(device)
-    parts = list(order.split(size))
+    parts = list(torch.randperm(count, generator=generator).split(size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
-    yield from parts
+    return parts
 
 
 def padded(images: Tensor, pad: int = 4) -> Tensor:
@@ -160,14 +158,19 @@ def padded(images: Tensor, pad: int = 4) -> Tensor:
     return torch.nn.functional.pad(images, (pad,) * 4).permute(0, 2, 3, 1).contiguous()
 
 
-def crop_flip(canvas: Tensor, index: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Random crop and horizontal flip of canvas[index], every image its own, in one lookup: -> (B, C, H, W), channels-last in memory."""
-    height, width, batch = canvas.shape[1] - 2 * pad, canvas.shape[2] - 2 * pad, len(index)
-    top, left = torch.randint(2 * pad + 1, (2, batch), generator=generator).to(canvas.device)
-    flip = torch.rand(batch, generator=generator).lt(0.5).to(canvas.device)
-    rows = top[:, None] + torch.arange(height, device=canvas.device)  # (B, H)
+def draw_crops(batch: int, generator: torch.Generator, pad: int = 4) -> Tensor:
+    """Where to cut each image of a batch, and whether to mirror it: (3, B) int64, rows top and left in [0, 2 pad], flip 0 or 1."""
+    corner = torch.randint(2 * pad + 1, (2, batch), generator=generator)
+    return torch.cat([corner, torch.rand(1, batch, generator=generator).lt(0.5).long()])
+
+
+def crop_flip(canvas: Tensor, index: Tensor, crops: Tensor, pad: int = 4) -> Tensor:
+    """The images canvas[index] cut and mirrored as `draw_crops` says, in one lookup: -> (B, C, H, W), channels-last in memory."""
+    height, width = canvas.shape[1] - 2 * pad, canvas.shape[2] - 2 * pad
+    top, left, flip = crops[..., None]  # (B, 1) each
+    rows = top + torch.arange(height, device=canvas.device)  # (B, H)
     columns = torch.arange(width, device=canvas.device)
-    columns = left[:, None] + torch.where(flip[:, None], columns.flip(0), columns)  # (B, W)
+    columns = left + torch.where(flip == 1, columns.flip(0), columns)  # (B, W)
     return canvas[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 

@@ -111,7 +111,7 @@ class _FocalShare(torch.autograd.Function):
     @staticmethod
     def forward(log_p, target, gamma, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
-        slope, share, total = torch.empty_like(log_p), *torch.empty(2, len(log_p), 1).to(log_p)
+        slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
             q = torch.expm1(l).neg_().clamp_min_(TINY)  # 1 - p
             factor = q.pow(gamma)

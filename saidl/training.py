@@ -1,7 +1,8 @@
 """One fit loop for images and sequences.
 
-The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather, and nothing waits for the device
-within an epoch: losses and hits are summed there and read once. Randomness comes from the seed passed in, so the same call on the same
+The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather. An epoch's random choices are
+drawn and sent before it, its losses and hits are summed on the device and read after it: in between nothing waits for the device, and a
+GPU repeats the step as one recording (`replay`). Randomness comes from the seed passed in, so the same call on the same
 CPU with the same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
 """
 
@@ -12,7 +13,7 @@ import os
 import secrets
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from saidl import data
+from saidl import data, replay
 from saidl.data import Images
 
 VIEWS = ("image", "sequence", "sequence-gray", "sequence-permuted")
@@ -153,12 +154,19 @@ class Fit:
 
         if groups is None:
             from saidl.models import parameter_groups as groups
+        recorded = replay.wanted(device) and not settings.compile
+        fused = {"fused": True} if recorded else {}
         kinds = {
-            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov),
-            "adamw": lambda g: torch.optim.AdamW(g),
+            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, **fused),
+            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, **fused),
         }
         self.optimizer = kinds[settings.optimizer](groups(self.model, settings.lr, settings.weight_decay))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        if recorded:  # a number would be part of the recording
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=device)
+        self.advance = replay.Replayed(self.step, self.changes) if recorded else self.step
+        self.sums = torch.zeros(4, device=device, dtype=torch.float64)  # loss, hits, memorised, resisted
         self.history = History()
         self.num_classes = len(train.classes)
 
@@ -201,38 +209,58 @@ class Fit:
                 s.lr_min / s.lr if s.lr else 0.0,
             )
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * (floor + (1 - floor) * share)
+            lr = peak * (floor + (1 - floor) * share)
+            group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
 
     def train_epoch(self) -> dict:
         self.forward.train()
-        images, labels = self.train
-        sums = torch.zeros(4, device=self.device, dtype=torch.float64)  # loss, hits, memorised, resisted
-        decayed = [p for p in self.model.parameters() if p.ndim > 1] if self.settings.l1 else []
-        for index in data.batches(len(labels), self.settings.batch_size, self.generator, self.device):
-            given = labels[index]
-            logits = self.predict(self.crop(index) if self.settings.augment == "crop-flip" else images[index])
-            value = self.loss(logits, given)
-            penalised = value + self.settings.l1 * sum(p.abs().sum() for p in decayed) if decayed else value
-            self.optimizer.zero_grad(set_to_none=True)
-            penalised.backward()
-            if self.settings.clip:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-            self.optimizer.step()
-            with torch.no_grad():
-                guess = logits.argmax(1)
-                sums[0] += value.detach() * len(index)
-                sums[1] += (guess == given).sum()
-                if self.clean is not None:
-                    flipped = given != self.clean[index]
-                    sums[2] += (flipped & (guess == given)).sum()
-                    sums[3] += (flipped & (guess == self.clean[index])).sum()
+        self.sums.zero_()
+        for batch in self.drawn():
+            self.advance(*batch)
+        labels = self.train[1]
         flips = (labels != self.clean).sum().item() if self.clean is not None else 0
-        total, hits, memorised, resisted = sums.tolist()
+        total, hits, memorised, resisted = self.sums.tolist()
         nan = float("nan")
         return {
             "loss": total / len(labels), "train_accuracy": hits / len(labels),
             "memorised": memorised / flips if flips else nan, "resisted": resisted / flips if flips else nan,
         }  # fmt: skip
+
+    def drawn(self) -> Iterator[tuple[Tensor, ...]]:
+        """An epoch's batches as `step` takes them, drawn and sent to the device at once."""
+        batches = data.batches(len(self.train[1]), self.settings.batch_size, self.generator)
+        sizes = [len(index) for index in batches]
+        drawn = [torch.cat(batches)]
+        if self.settings.augment == "crop-flip":
+            drawn.append(torch.cat([data.draw_crops(size, self.generator) for size in sizes], 1))
+        return zip(*(x.to(self.device).split(sizes, -1) for x in drawn), strict=True)
+
+    def step(self, index: Tensor, crops: Tensor | None = None) -> None:
+        """One batch: index (B,) into the training set, crops (3, B) if it is augmented. Nothing here waits for the device."""
+        images, labels = self.train
+        given = labels[index]
+        logits = self.predict(images[index] if crops is None else data.crop_flip(self.canvas, index, crops))
+        value = self.loss(logits, given)
+        weights = [p for p in self.model.parameters() if p.ndim > 1] if self.settings.l1 else []
+        penalised = value + self.settings.l1 * sum(p.abs().sum() for p in weights) if weights else value
+        self.optimizer.zero_grad(set_to_none=True)
+        penalised.backward()
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            guess = logits.argmax(1)
+            self.sums[0] += value.detach() * len(index)
+            self.sums[1] += (guess == given).sum()
+            if self.clean is not None:
+                flipped = given != self.clean[index]
+                self.sums[2] += (flipped & (guess == given)).sum()
+                self.sums[3] += (flipped & (guess == self.clean[index])).sum()
+
+    def changes(self) -> list[list[Tensor]]:
+        """What a step changes: weights; what else the network holds; the optimiser's state; the sums."""
+        state = [x for of in self.optimizer.state.values() for x in of.values() if isinstance(x, Tensor)]
+        return [list(self.model.parameters()), list(self.model.buffers()), state, [self.sums]]
 
     def evaluate_epoch(self, last: bool) -> dict:
         images, labels = self.test
@@ -269,9 +297,6 @@ class Fit:
         return torch.cat(out)
 
     # ---------------------------------------------------------------------------------------------------------- the input
-
-    def crop(self, index: Tensor) -> Tensor:
-        return data.crop_flip(self.canvas, index, self.generator)
 
     @property
     def channel(self) -> int:

@@ -125,7 +125,7 @@ def augmentation_row(repeats: int) -> dict:
         [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     )
     generator, index = torch.Generator().manual_seed(0), torch.arange(128)
-    ours = lambda: data.crop_flip(canvas, index, generator).float()  # noqa: E731
+    ours = lambda: data.crop_flip(canvas, index, data.draw_crops(128, generator)).float()  # noqa: E731
     theirs = lambda: torch.stack([change(Image.fromarray(images[i])) for i in range(128)])  # noqa: E731
     return compare("crop and flip of 128 images, PIL transforms", ours, theirs, repeats=repeats, rtol=None)
 

@@ -1,0 +1,114 @@
+"""A training step recorded once and replayed whole: on a GPU one launch in place of some two hundred.
+
+A small network's step waits for the launching of its kernels, not for their work. A recording (a CUDA graph) repeats the kernels on
+the same memory, so whatever changes from step to step must lie in tensors that stay where they are: the batch, the weights, the
+optimiser's state, the learning rate. That they do is not assumed: a recording is used once it has repeated a step from the same state
+and ended where the step itself did. One that ends elsewhere, or cannot be made, is dropped with a warning, and training goes on step by
+step.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+WARM = 3  # steps before the recording: libraries choose their kernels, the optimiser makes its state
+TOLERANCE = (
+    0.1  # of a step's own change: kernels that add in no fixed order differ by far less, a step gone wrong by more
+)
+
+
+def wanted(device: torch.device) -> bool:
+    """On a GPU, unless SAIDL_REPLAY is 0."""
+    return device.type == "cuda" and os.environ.get("SAIDL_REPLAY") != "0"
+
+
+class Replayed:
+    """`step`, replayed where it can be.
+
+    Arguments: step, of tensors on the device, which must not wait for it; changes () -> lists of the tensors that a step changes, each
+        list compared as one (a bias before a batch norm moves by rounding errors alone).
+    Calling it: the same number of tensors each time. Those of the first call's shapes are replayed; others, as an epoch's last batch,
+        are not.
+    """
+
+    def __init__(self, step: Callable[..., None], changes: Callable[[], list[list[Tensor]]]):
+        self.step, self.changes = step, changes
+        self.batch, self.replay, self.seen = None, None, 0
+
+    def __call__(self, *batch: Tensor) -> None:
+        if self.batch is None:
+            self.batch = tuple(map(torch.zeros_like, batch))
+        fits = all(x.shape == own.shape for x, own in zip(batch, self.batch, strict=True))
+        self.seen += fits
+        if fits and self.replay:
+            self.repeat(batch)
+        elif fits and self.seen == WARM + 1:
+            self.begin(batch)
+        else:
+            with side_stream() if self.seen <= WARM else contextlib.nullcontext():
+                self.step(*batch)
+
+    def repeat(self, batch: tuple[Tensor, ...]) -> None:
+        for own, x in zip(self.batch, batch, strict=True):
+            own.copy_(x)
+        self.replay()
+
+    def begin(self, batch: tuple[Tensor, ...]) -> None:
+        """Do a step; record one, of an empty batch, so that nothing of this one can be baked in; do the same step by replay."""
+        device = batch[0].device
+        same_numbers = lambda: torch.random.fork_rng([device] if device.type == "cuda" else [])  # noqa: E731
+        before = self.copies()
+        with side_stream(), same_numbers():
+            self.step(*batch)
+        after = self.copies()
+        self.put(before)
+        try:
+            with same_numbers():
+                self.replay = cuda_graph(lambda: self.step(*self.batch))
+            self.put(before)
+            self.repeat(batch)
+            if all(map(agree, before, after, self.changes())):
+                return
+            why = "it ends elsewhere than the step itself"
+        except RuntimeError as error:
+            why = str(error)
+        self.replay = None
+        self.put(after)
+        warnings.warn(f"the training step is not replayed: {why}", stacklevel=4)
+
+    def copies(self) -> list[list[Tensor]]:
+        return [[x.detach().clone() for x in group] for group in self.changes()]
+
+    @torch.no_grad()
+    def put(self, values: list[list[Tensor]]) -> None:
+        for group, kept in zip(self.changes(), values, strict=True):
+            for x, value in zip(group, kept, strict=True):
+                x.copy_(value)
+
+
+def agree(before: list[Tensor], after: list[Tensor], now: list[Tensor]) -> bool:
+    """Whether `now` is where `after` is, measured against the way from `before`."""
+    apart = lambda a, b: sum((x.double() - y.double()).square().sum().item() for x, y in zip(a, b, strict=True))  # noqa: E731
+    return apart(now, after) <= TOLERANCE**2 * apart(before, after)
+
+
+def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
+    """Record what `step` would do, without doing it; returns what does it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+@contextlib.contextmanager
+def side_stream():
+    """Steps before a recording run beside the default stream, as torch asks: it must not be waited for while recording."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)

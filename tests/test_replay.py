@@ -1,0 +1,150 @@
+"""Replay of a training step, where there is no GPU: a recording of every operation on the memory that it first had, as a CUDA graph is,
+stands in for the graph. What a graph would freeze, it freezes: numbers, shapes and addresses."""
+
+import contextlib
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from saidl import data, experiments, losses, models, replay, training
+
+DIGITS = data.load("digits", train_size=300)
+
+
+class Recording(TorchDispatchMode):
+    """Every operation below autograd, with the very tensors that it took and gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        self.done.append((operation, args, kwargs or {}, out))
+        return out
+
+    def __call__(self):
+        with torch.no_grad():
+            for operation, args, kwargs, out in self.done:
+                again = operation(*args, **kwargs)
+                for old, new in zip(tree_flatten(out)[0], tree_flatten(again)[0], strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+def record(step):
+    """A CUDA graph is recorded without being done: here it is done, which `Replayed` has to undo."""
+    with Recording() as recording:
+        step()
+    return recording
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Training on the CPU takes the way of a GPU; the list counts recordings and replays."""
+    count = []
+
+    def counted(step):
+        recording = record(step)
+        count.append("recorded")
+        return lambda: (count.append("replayed"), recording())
+
+    monkeypatch.setattr(replay, "wanted", lambda device: True)
+    monkeypatch.setattr(replay, "cuda_graph", counted)
+    monkeypatch.setattr(replay, "side_stream", contextlib.nullcontext)
+    return count
+
+
+def fit(run, epochs=3, loss=None, **options):
+    torch.manual_seed(0)
+    net = {"d_input": 1, "num_classes": 10} if run.model in models.LAYERS else {}
+    model = models.make(run.model, **dict(run.model_options) | net)
+    loss = loss or losses.make(run.loss, **dict(run.loss_options))
+    settings = experiments.replace(run.settings, epochs=epochs, batch_size=32)
+    noisy = DIGITS.train.with_labels(DIGITS.train.labels.roll(1))
+    history = training.fit(
+        model, noisy, DIGITS.test, loss, settings, seed=0, clean_labels=DIGITS.train.labels, **options
+    )
+    return model.state_dict(), history
+
+
+def unrecorded(run, **options):
+    """The same with every step done."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "WARM", 10**9)
+        return fit(run, **options)
+
+
+RUNS = [
+    *experiments.grid("smoke", loss=["nce+rce", "nfl+mae", "anl-ce", "eps-ce+mae"], augment="crop-flip", warmup=1),
+    *experiments.grid(
+        "smoke", task="digits-sequence", model=["s4d", "s4", "transformer"], model_options={"dropout": 0.2}
+    ),
+]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run.model} {run.loss}")
+def test_a_replayed_run_is_the_run(run, recorded):
+    """Weights and history: with a learning rate that changes, and an epoch's last batch of another size (270 = 8 x 32 + 14)."""
+    plain, expected = unrecorded(run)
+    assert recorded == []
+    weights, history = fit(run)
+    assert recorded == ["recorded"] + ["replayed"] * (3 * 8 - replay.WARM)
+    torch.testing.assert_close(weights, plain, rtol=1e-4, atol=1e-5)
+    for name in ("loss", "train_accuracy", "memorised", "resisted", "test_accuracy"):
+        assert getattr(history, name) == pytest.approx(getattr(expected, name), rel=1e-4)
+
+
+def test_the_recorded_way_is_the_plain_one(recorded, monkeypatch):
+    """A learning rate in a tensor and the fused optimiser change nothing else."""
+    ours, _ = fit(RUNS[0])
+    monkeypatch.undo()
+    plain, _ = fit(RUNS[0])
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
+
+
+def reading(logits, target):
+    """A loss that reads the batch on the host: a recording would keep what it read."""
+    return torch.nn.functional.cross_entropy(logits, target) * (1 + float(target[0]))
+
+
+def test_a_step_that_cannot_be_repeated_is_done_step_by_step(recorded):
+    plain, _ = unrecorded(RUNS[0], loss=reading)
+    with pytest.warns(UserWarning, match="not replayed: it ends elsewhere"):
+        weights, _ = fit(RUNS[0], loss=reading)
+    assert recorded == ["recorded", "replayed"]
+    torch.testing.assert_close(weights, plain)
+
+
+def test_a_recording_that_fails_is_done_without(recorded, monkeypatch):
+    plain, _ = unrecorded(RUNS[0])
+
+    def half(step):
+        step()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(replay, "cuda_graph", half)
+    with pytest.warns(UserWarning, match="not replayed: operation not permitted"):
+        weights, _ = fit(RUNS[0])
+    torch.testing.assert_close(weights, plain)
+
+
+def test_replay_continues_from_a_checkpoint(recorded, monkeypatch, tmp_path):
+    whole, expected = fit(RUNS[0])
+    monkeypatch.setattr(training, "SAVE_EVERY", -1)
+    real = training.Fit.set_lr
+
+    def stop(self, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        real(self, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Fit, "set_lr", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(RUNS[0], checkpoint=tmp_path / "c.pt")
+    weights, history = fit(RUNS[0], checkpoint=tmp_path / "c.pt")
+    torch.testing.assert_close(weights, whole, rtol=1e-4, atol=1e-5)
+    assert history.loss == pytest.approx(expected.loss, rel=1e-4)
