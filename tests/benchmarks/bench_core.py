@@ -68,7 +68,7 @@ def times(call, count: int):
     return repeated
 
 
-def plain_epoch(images: np.ndarray, labels: np.ndarray):
+def plain_epoch(images: np.ndarray, labels: np.ndarray, device: str = "cpu", workers: int = 0):
     """One epoch of the 8-layer CNN as the papers' codes run it: PIL transforms, DataLoader, float32, contiguous."""
     from PIL import Image
     from torchvision import transforms
@@ -85,27 +85,29 @@ def plain_epoch(images: np.ndarray, labels: np.ndarray):
         def __getitem__(self, i):
             return change(Image.fromarray(images[i])), int(labels[i])
 
-    loader = torch.utils.data.DataLoader(Pictures(), batch_size=128, shuffle=True)
-    model = models.make("cnn8")
+    several = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"} if workers else {}
+    pinned = {"pin_memory": device == "cuda"}
+    loader = torch.utils.data.DataLoader(Pictures(), batch_size=128, shuffle=True, **several, **pinned)
+    model = models.make("cnn8").to(device)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
 
     def epoch():
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
+            F.cross_entropy(model(x.to(device)), y.to(device)).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
 
     return epoch
 
 
-def our_epoch(images: np.ndarray, labels: np.ndarray):
+def our_epoch(images: np.ndarray, labels: np.ndarray, device: str = "cpu"):
     part = data.Images(
         torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels), tuple("0123456789"), "bench"
     )
     settings = training.Settings(augment="crop-flip", valid_fraction=0.0)
     return training.Fit(
-        models.make("cnn8"), part, part, losses.make("ce"), settings, 0, None, torch.device("cpu"), None
+        models.make("cnn8"), part, part, losses.make("ce"), settings, 0, None, torch.device(device), None
     ).train_epoch
 
 

@@ -15,7 +15,7 @@ H, N = 256, 64  # channels, states (32 conjugate pairs)
 def full_tensor_kernel(A: Tensor, B: Tensor, C: Tensor, dt: Tensor, length: int) -> Tensor:
     """S4D's kernel as its paper's minimal code has it: every power of every mode, an (H, N, L) tensor, and a sum over modes."""
     z = dt.unsqueeze(-1) * A
-    powers = torch.exp(z.unsqueeze(-1) * torch.arange(length))
+    powers = torch.exp(z.unsqueeze(-1) * torch.arange(length, device=z.device))
     return 2 * torch.einsum("hn,hnl->hl", C * B * (torch.exp(z) - 1) / A, powers).real
 
 

@@ -163,8 +163,17 @@ def table(rows: list[dict], about: dict | None = None) -> str:
             )
         elif "peak_mb" in row:
             line += f"   peak {row['peak_mb']:8.1f} MiB"
-        lines.append(line)
+        lines.append(line + facts(row))
     return "\n".join(lines)
+
+
+def facts(row: dict) -> str:
+    """What a row says beyond its times, as text."""
+    units = {"tflops": "Tflop/s", "images_per_s": "images/s", "steps_per_s": "steps/s", "gb_per_s": "GB/s"}
+    told = [f"{row[name]:,.0f} {unit}" for name, unit in units.items() if name in row]
+    told += [f"{row['matrix_share']:.1%} of the matrix rate"] if "matrix_share" in row else []
+    told += [f"{kind} {share:.0%}" for kind, share in row.get("of_time", {}).items()]
+    return "  " + ", ".join(told) if told else ""
 
 
 def save(rows: list[dict], path) -> None:
