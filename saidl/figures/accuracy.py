@@ -1,0 +1,177 @@
+"""Accuracy from a results table, by noise rate, epoch or class; and how a table is read for a figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from saidl.figures.drawing import COLOURS, figure, label, legend, look, panels
+from saidl.noise import KINDS
+
+FIELDS = {
+    "test_accuracy": "test accuracy, %", "valid_accuracy": "accuracy on held-out labels, %",
+    "train_accuracy": "accuracy on the labels given, %", "memorised": "memorised, %", "resisted": "resisted, %",
+}  # fmt: skip
+
+
+@figure
+def accuracy_by_rate(table, published=None):
+    """Last-epoch test accuracy against the noise rate: a panel a kind of noise, a line a loss; each starts clean.
+
+    Arguments: table, runs (one profile, one data set); published, rows of `published` to add as hollow markers.
+    """
+    kinds = sorted(set(table.noise[table.rate > 0]), key=lambda kind: place(kind, KINDS)) or ["symmetric"]
+    fig, axes = panels(1, len(kinds), height=3.1, sharey=True)
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        part = table[(table.noise == kind) | (table.rate == 0)]
+        rates = sorted(part.rate.unique())
+        for name in losses_of(table):
+            measured = spread(part[part.loss == name], "rate").reindex(rates)
+            if measured["mean"].notna().any():
+                bar = measured["std"] if measured["std"].notna().any() else None
+                ax.errorbar(rates, measured["mean"], bar, label=label(name) + missing(table, name), **look(name))
+            if published is not None:
+                theirs = published[(published.noise == kind) & (published.loss == name)].sort_values("rate")
+                ax.plot(theirs.rate, theirs.accuracy, **look(name) | {"linestyle": "none", "markerfacecolor": "none"})
+        ax.set(xlabel=f"{kind} noise rate", xticks=rates)
+    if published is not None:
+        hollow = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "none"}
+        axes[0, 0].errorbar([], [], label="hollow: published", **hollow)
+    axes[0, 0].set_ylabel("test accuracy, %")
+    legend(fig, axes)
+    return fig
+
+
+@figure
+def over_epochs(table, fields: Sequence[str] = ("test_accuracy",)):
+    """What the history holds against the epoch, a line a loss: a panel a noise setting, or with several fields a row a
+    setting and a column a field ("test_accuracy", "train_accuracy", "valid_accuracy", "memorised", "resisted").
+    """
+    cells = by_cell(table)
+    shape = (len(cells), len(fields)) if len(fields) > 1 else (1, len(cells))
+    fig, axes = panels(*shape, height=2.3 if shape[0] > 1 else 2.9, sharex=True, sharey=len(fields) == 1)
+    for ax, ((cell, part), field) in zip(axes.flat, ((c, f) for c in cells for f in fields), strict=True):
+        for name in losses_of(table):
+            epochs, values = history(part[part.loss == name], field)
+            ax.plot(epochs, values, label=label(name), markevery=0.15, **look(name))
+        ax.set(title=cell_title(*cell), ylabel=FIELDS.get(field, field), xlabel="epoch")
+        if len(fields) == 1:
+            ax.label_outer()
+        else:
+            ax.set_ylim(-3, 103)
+    legend(fig, axes)
+    return fig
+
+
+def memorisation(table):
+    """The share of flipped training labels the network reproduces (memorised) and of those where it says the true class
+    all the same (resisted), epoch by epoch, beside its test accuracy; a row a noise setting."""
+    return over_epochs(table, ("memorised", "resisted", "test_accuracy"))
+
+
+@figure
+def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequence[int] = ()):
+    """Last-epoch test accuracy by class: a marker a loss, a panel a noise setting; `flipped` classes are shaded."""
+    cells = by_cell(table)
+    fig, axes = panels(len(cells), 1, height=2.5, sharex=True)
+    names = losses_of(table)
+    for ax, (cell, part) in zip(axes[:, 0], cells, strict=True):
+        for i, name in enumerate(names):
+            rows = [record["history"]["class_accuracy"][-1] for record in done(part[part.loss == name]).record]
+            if rows:
+                values = 100 * np.mean(np.array(rows, float), axis=0)  # (K,)
+                x = np.arange(len(values)) + 0.6 * ((i + 0.5) / len(names) - 0.5)
+                ax.plot(x, values, label=label(name) + missing(table, name), **look(name) | {"linestyle": "none"})
+                count = len(values)
+        for c in flipped:
+            ax.axvspan(c - 0.45, c + 0.45, color="#000000", alpha=0.07, linewidth=0)
+        texts = classes or [str(c) for c in range(count)]
+        ax.set(title=cell_title(*cell), ylabel="test accuracy, %", xticks=range(len(texts)), ylim=(None, 102))
+        ax.set_xticklabels(texts, rotation=0 if max(map(len, texts)) < 4 else 35)
+        ax.grid(axis="x", visible=False)
+    legend(fig, axes)
+    return fig
+
+
+@figure
+def bars(table, published=None):
+    """Last-epoch test accuracy of every loss as a bar with its number, a panel a noise setting, best on top.
+
+    Arguments: table, runs; published, rows of `published` to set beside ours as hollow markers.
+    """
+    cells = by_cell(table)
+    fig, axes = panels(1, len(cells), height=0.8 + 0.24 * table.loss.nunique())
+    for ax, ((kind, rate), part) in zip(axes[0], cells, strict=True):
+        ours = spread(part, "loss").sort_values("mean").dropna(subset="mean")
+        places = np.arange(len(ours))
+        colours = [look(name)["color"] for name in ours.index]
+        ax.barh(places, ours["mean"], xerr=ours["std"].fillna(0), color=colours, alpha=0.45, height=0.7)
+        for place, value in zip(places, ours["mean"], strict=True):
+            ax.text(1, place, f"{value:.1f}", va="center", fontsize=8)
+        if published is not None:
+            theirs = published[(published.noise == kind) & (published.rate == rate)].set_index("loss").accuracy
+            theirs = theirs.reindex(ours.index)
+            ax.plot(theirs, places, "D", color="black", markerfacecolor="white", linestyle="none", label="published")
+        absent = [label(name) for name in losses_of(table) if name not in ours.index]
+        title = cell_title(kind, rate) + (f"\nmissing: {', '.join(absent)}" if absent else "")
+        ax.set(title=title, xlabel="test accuracy, %", xlim=(0, 100), yticks=places)
+        ax.set_yticklabels([label(name) for name in ours.index])
+        ax.grid(axis="y", visible=False)
+    legend(fig, axes, "outside lower center")
+    return fig
+
+
+# -------------------------------------------------------------------------------------------------------- reading a table
+
+
+def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
+    """The papers' robust-loss rows of published.csv (accuracy and std in per cent) from one source, as a DataFrame."""
+    import pandas as pd
+
+    rows = pd.read_csv(Path(__file__).parents[1] / "published.csv")
+    rows = rows[(rows.task == "noise") & (rows.dataset == dataset) & rows.source.str.startswith(source)]
+    return rows[(rows.split == "test") & rows.loss.notna()]
+
+
+def losses_of(table) -> list[str]:
+    """The table's losses in one order for all figures: the palette's, then the alphabet."""
+    return sorted(set(table.loss), key=lambda name: (place(name, tuple(COLOURS)), name))
+
+
+def by_cell(table) -> list:
+    """((noise, rate), its rows) for every noise setting, kinds in `noise.KINDS`' order, rates rising."""
+    groups = table.groupby(["noise", "rate"], dropna=False)
+    return sorted(groups, key=lambda group: (place(group[0][0], KINDS), group[0]))
+
+
+def place(name: str, order: tuple) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def done(table):
+    return table[(table.status == "done") & table.test_accuracy.notna()]
+
+
+def spread(table, by: str):
+    """Mean and standard deviation of the test accuracy in per cent over seeds, a row a value of `by`."""
+    return 100 * table.groupby(by, sort=False).test_accuracy.agg(["mean", "std"])
+
+
+def history(table, field: str):
+    """The epochs evaluated and a field's mean over runs at each, in per cent; empty without runs."""
+    rows = [np.array(record["history"][field], float) for record in done(table).record]
+    values = 100 * np.mean(rows, axis=0) if rows else np.zeros(0)
+    seen = ~np.isnan(values)
+    return np.arange(1, len(values) + 1)[seen], values[seen]
+
+
+def cell_title(kind: str, rate: float) -> str:
+    return "clean" if rate == 0 else kind if rate != rate else f"{kind} {rate:g}"
+
+
+def missing(table, name: str) -> str:
+    """Which of a table's noise settings a loss has no result for, as its legend entry says it."""
+    have = {cell for cell, _ in by_cell(done(table[table.loss == name]))}
+    lacking = [cell_title(*cell) for cell, _ in by_cell(table) if cell not in have]
+    text = ", ".join(lacking) if len(lacking) < 3 else f"{len(lacking)} settings"
+    return f"\n  (missing: {text})" if lacking else ""
