@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help="run or continue a grid; without a choice, the profile's whole queue, with --task alone that task's part",
     )
     choices(sweep, several=True)
-    sweep.add_argument("--jobs", type=int, default=-1, help="runs at once (default: one a core)")
+    sweep.add_argument("--jobs", type=int, help="runs at once (default: one a core, on a GPU two; -1: one a core)")
     sweep.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of the time")
     sweep.add_argument("--backend", help="a joblib backend: dask or ray (default: processes on this machine)")
     sweep.add_argument("--address", help="the cluster's scheduler, tcp://host:port")
@@ -108,12 +108,13 @@ def run_sweep(args) -> int:
     from saidl import experiments, results, sweep
 
     runs, store = chosen(args), args.store or results.own(experiments.current_profile(args.profile))
+    jobs = sweep.cores() if args.jobs is None else args.jobs
     if args.dry_run:
         own = results.load(store, quarantine=False)
         recorded = results.load(*map(results.recorded, PROFILES), quarantine=False)
-        print(estimate(runs, own, recorded, args.jobs))
+        print(estimate(runs, own, recorded, jobs))
         return 0
-    for _, row in sweep.run(runs, store, n_jobs=args.jobs, backend=args.backend, address=args.address).iterrows():
+    for _, row in sweep.run(runs, store, n_jobs=jobs, backend=args.backend, address=args.address).iterrows():
         print(described(row))
     return 0
 

@@ -302,9 +302,14 @@ def sequence_channels(train, view: str) -> int:
 
 
 def cores(profile: str = "quick") -> int:
-    """How many runs at once suit a profile here: one a core; one in all for smoke, shorter than a process's start."""
+    """How many runs at once suit a profile here: one a core; on a GPU two, of which one trains while the other loads or evaluates;
+    one in all for smoke, shorter than a process's start."""
+    import torch
+
     if profile == "smoke":
         return 1
+    if torch.cuda.is_available():
+        return 2
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
