@@ -373,7 +373,10 @@ class Fit:
     @property
     def identity(self) -> dict:
         """What a checkpoint must share with the run that continues it."""
-        data, device = self.given.fingerprint, self.device.type
+        replayed = (
+            " replayed" if isinstance(self.advance, replay.Replayed) else ""
+        )  # its optimiser's state is another kind
+        data, device = self.given.fingerprint, self.device.type + replayed
         return {
             "settings": asdict(self.settings),
             "seed": self.seed,

@@ -148,3 +148,16 @@ def test_replay_continues_from_a_checkpoint(recorded, monkeypatch, tmp_path):
     weights, history = fit(RUNS[0], checkpoint=tmp_path / "c.pt")
     torch.testing.assert_close(weights, whole, rtol=1e-4, atol=1e-5)
     assert history.loss == pytest.approx(expected.loss, rel=1e-4)
+
+
+def test_a_checkpoint_of_the_other_way_is_another_runs(recorded, monkeypatch, tmp_path, capsys):
+    """Its optimiser holds the learning rate as a number, which a recording would keep for good."""
+    monkeypatch.setattr(training, "SAVE_EVERY", -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "wanted", lambda device: False)
+        fit(RUNS[0], checkpoint=tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").exists()
+    whole, _ = fit(RUNS[0])
+    weights, _ = fit(RUNS[0], checkpoint=tmp_path / "c.pt")
+    assert "starting over" in capsys.readouterr().out
+    torch.testing.assert_close(weights, whole)
