@@ -161,3 +161,43 @@ def test_a_checkpoint_of_the_other_way_is_another_runs(recorded, monkeypatch, tm
     weights, _ = fit(RUNS[0], checkpoint=tmp_path / "c.pt")
     assert "starting over" in capsys.readouterr().out
     torch.testing.assert_close(weights, whole)
+
+
+def on_meta(run, monkeypatch):
+    """A fit whose network, data and optimiser are on the device that holds shapes and no values."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # meta has none
+    net = {"d_input": 1, "num_classes": 10} if run.model in models.LAYERS else {}
+    model = models.make(run.model, **dict(run.model_options) | net)
+    loss = losses.make(run.loss, **dict(run.loss_options))
+    fit = training.Fit(
+        model, DIGITS.train, DIGITS.test, loss, run.settings, 0, DIGITS.train.labels, torch.device("cpu"), None
+    )
+    meta = lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x  # noqa: E731
+    for name, value in vars(fit).items():
+        setattr(fit, name, tuple(map(meta, value)) if isinstance(value, tuple) else meta(value))
+    fit.device, fit.bf16 = torch.device("meta"), False
+    fit.model.to("meta")
+    fit.optimizer = torch.optim.SGD(fit.model.parameters(), 0.1)
+    return fit
+
+
+LAYERS = experiments.grid("smoke", task="digits-sequence", model=["s4d", "s4", "lstm", "transformer"])
+METHODS = experiments.grid(
+    "smoke", task="digits-sequence", model_options=[{"method": m} for m in ("bilinear", "gbt", "dirac")]
+)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [*experiments.grid("smoke", loss=losses.names(), augment="crop-flip"), *LAYERS, *METHODS],
+    ids=lambda run: f"{run.model} {run.loss} {dict(run.model_options).get('method', '')}",
+)
+def test_a_step_reads_nothing_from_the_device(run, monkeypatch):
+    """Where there are no values, asking for one is an error, as waiting for a GPU would be while it records."""
+    fit = on_meta(run, monkeypatch)
+    fit.forward.train()
+    for batch in list(fit.drawn())[-2:]:
+        fit.step(*batch)
+    assert all(p.grad.device.type == "meta" for p in fit.model.parameters())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        fit.sums.tolist()
