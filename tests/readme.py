@@ -67,7 +67,8 @@ def block() -> str:
         "Digits (`quick` profile), test accuracy in % at the last epoch, by noise and its rate, one seed:\n\n"
         f"{noise_table(frame, 'quick')}\nCIFAR-10, 5,000 images, 60 epochs, half-width network (`laptop` profile), one seed:\n\n"
         f"{noise_table(frame, 'laptop')}\nMNIST at the published recipe, in brackets the published values (see notebook 03):\n\n"
-        f"{mnist_table(frame)}\nSequences, at sizes far below the papers' but where it says so, and few epochs (sizes, epochs and published numbers: notebook 06):\n\n"
+        f"{mnist_table(frame)}\nSequences, at sizes far below the papers' but where it says so, and for few epochs "
+        "(sizes, epochs and published numbers: notebook 06):\n\n"
         f"{sequence_table(frame)}"
     )
 
