@@ -88,6 +88,8 @@ SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 # a network of the papers' size at laptop, on all images: an epoch takes up to half an hour on one core, so two of them
 WHOLE_TASKS = ("scifar", "lra-image", "smnist", "pmnist")
 WHOLE = {"epochs": 2, "batch_size": 64, "eval_every": 1}
+# attention over 8,192 steps takes one core half an hour an epoch, several times what ten of S4D's take; a second head, twice that
+ATTENTION = ("laptop", "speech", "transformer")
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
 HALF = {"channels": (32, 64, 96)}
 LAPTOP = replace(CIFAR, epochs=60, eval_every=5)
@@ -187,6 +189,7 @@ def grid(
     ):
         own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
         own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
+        own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
         whole = profile == "laptop" and task in WHOLE_TASKS and (options | extra).items() >= SSM.items()
         own, part = (own | WHOLE, None) if whole else (own, size)
         run = one(profile, task, dataset, part, net, options | extra, base, name, kind, eta, s, exact, own | settings)
@@ -321,7 +324,7 @@ def matched(profile: str, task: str, layers=("s4", "lstm", "transformer"), seed=
     options, channels, runs = recipe(profile, task)[3], 3 if task == "scifar" else 1, []
     for layer in layers:
         own = {"d_model": models.matched_width(layer, options, d_input=channels)}
-        own |= {"heads": 2} if layer == "transformer" else {}
+        own |= {"heads": 1 if (profile, task, layer) == ATTENTION else 2} if layer == "transformer" else {}
         runs += grid(profile, task=task, model=layer, model_options=own, seed=seed)
     return runs
 

@@ -99,6 +99,14 @@ class Numbers:
         mean, std = rows[["accuracy", "std"]].iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
         return NOT_RUN if mean != mean else tex(spread(mean, std, 1)) + r"\,\%"
 
+    def the_minutes(self, profile, task, model, method=""):
+        """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
+        rows = tables.by_recipe(self.frame, profile, task)
+        rows = rows[
+            [(r.model, tables.method_of(r.model, r.model_options)) == (model, method) for r in rows.itertuples()]
+        ]
+        return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
+
     def the_mnist(self, rate, loss, change, beta=""):
         """MNIST under symmetric noise at the published recipe, but for a change of CHANGES and a pair's weight beta."""
         table = tables.editions(self.frame)
