@@ -231,7 +231,10 @@ class Recurrent(nn.Module):
         self.rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[kind](d_model, width, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x)[0]
+        if not x.is_cuda:
+            return self.rnn(x)[0]
+        with torch.autocast("cuda", enabled=False):  # it would make float16 of it, whatever type it was asked for
+            return self.rnn(x.float())[0]
 
 
 class Attention(nn.Module):

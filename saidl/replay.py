@@ -4,10 +4,12 @@ A small network's step waits for the launching of its kernels, not for their wor
 the same memory, so whatever changes from step to step must lie in tensors that stay where they are: the batch, the weights, the
 optimiser's state, the learning rate. That they do is not assumed: a recording is used once it has repeated a step from the same state
 and ended where the step itself did. One that ends elsewhere, or cannot be made, is dropped with a warning, and training goes on step by
-step.
+step. Only a loss of `saidl.losses` is replayed: another may hold numbers of its own that change.
 """
 
 import contextlib
+import functools
+import gc
 import os
 import warnings
 from collections.abc import Callable
@@ -61,12 +63,16 @@ class Replayed:
         """Do a step; record one, of an empty batch, so that nothing of this one can be baked in; do the same step by replay."""
         device = batch[0].device
         same_numbers = lambda: torch.random.fork_rng([device] if device.type == "cuda" else [])  # noqa: E731
-        before = self.copies()
-        with side_stream(), same_numbers():
-            self.step(*batch)
-        after = self.copies()
-        self.put(before)
+        before, after = self.copies(), None
         try:
+            with (
+                side_stream(),
+                same_numbers(),
+                no_waiting(),
+            ):  # a step that waits is found out before a recording breaks on it
+                self.step(*batch)
+            after = self.copies()
+            self.put(before)
             with same_numbers():
                 self.replay = cuda_graph(lambda: self.step(*self.batch))
             self.put(before)
@@ -77,7 +83,9 @@ class Replayed:
         except RuntimeError as error:
             why = str(error)
         self.replay = None
-        self.put(after)
+        self.put(after or before)
+        if after is None:
+            self.step(*batch)
         warnings.warn(f"the training step is not replayed: {why}", stacklevel=4)
 
     def copies(self) -> list[list[Tensor]]:
@@ -98,17 +106,45 @@ def agree(before: list[Tensor], after: list[Tensor], now: list[Tensor]) -> bool:
 
 def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
     """Record what `step` would do, without doing it; returns what does it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
+    gc.collect()  # an older recording must not be freed in the middle of this one
+    graph, generator = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
+    with torch.cuda.stream(
+        torch.cuda.current_stream()
+    ):  # back to it whatever happens: `graph` returns only from a success
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                step()
+        except RuntimeError:
+            generator.graphsafe_set_state(generator.clone_state())  # the old one may hold itself for recording still
+            raise
     return graph.replay
+
+
+@functools.cache
+def beside(device: int) -> "torch.cuda.Stream":
+    return torch.cuda.Stream(device)
 
 
 @contextlib.contextmanager
 def side_stream():
     """Steps before a recording run beside the default stream, as torch asks: it must not be waited for while recording."""
-    stream = torch.cuda.Stream()
+    stream = beside(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream().wait_stream(stream)
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """What would wait for the GPU raises RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
         yield
-    torch.cuda.current_stream().wait_stream(stream)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

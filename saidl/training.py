@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from saidl import data, replay
 from saidl.data import Images
+from saidl.losses import RobustLoss
 
 VIEWS = ("image", "sequence", "sequence-gray", "sequence-permuted")
 SAVE_EVERY = 20  # seconds between checkpoints
@@ -122,9 +123,17 @@ def fit(
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     check_labels(train, test, clean_labels)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    on_gpu = device.type == "cuda"
+    with (
+        torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
+        torch.random.fork_rng([device] if on_gpu else []),
+    ):
         torch.manual_seed(seed)
-        return Fit(model, train, test, loss, settings, seed, clean_labels, device, groups).run(checkpoint, progress)
+        one = Fit(model, train, test, loss, settings, seed, clean_labels, device, groups)
+        try:
+            return one.run(checkpoint, progress)
+        finally:
+            one.advance = None  # it holds `one`: the data and the recording would stay until Python looks for cycles
 
 
 class Fit:
@@ -154,7 +163,7 @@ class Fit:
 
         if groups is None:
             from saidl.models import parameter_groups as groups
-        recorded = replay.wanted(device) and not settings.compile
+        recorded = replay.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
         fused = {"fused": True} if recorded else {}
         kinds = {
             "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, **fused),
@@ -258,9 +267,14 @@ class Fit:
                 self.sums[3] += (flipped & (guess == self.clean[index])).sum()
 
     def changes(self) -> list[list[Tensor]]:
-        """What a step changes: weights; what else the network holds; the optimiser's state; the sums."""
-        state = [x for of in self.optimizer.state.values() for x in of.values() if isinstance(x, Tensor)]
-        return [list(self.model.parameters()), list(self.model.buffers()), state, [self.sums]]
+        """What a step changes, by kind: weights; what else the network holds; the optimiser's state; the sums."""
+        weights, kinds = [group["params"] for group in self.optimizer.param_groups], {}
+        for x in self.model.buffers():
+            kinds.setdefault(x.is_floating_point(), []).append(x)
+        for of in self.optimizer.state.values():
+            for name, x in of.items():
+                kinds.setdefault(name, []).extend([x] if isinstance(x, Tensor) else [])
+        return [*weights, *kinds.values(), [self.sums]]
 
     def evaluate_epoch(self, last: bool) -> dict:
         images, labels = self.test

@@ -54,10 +54,11 @@ def recorded(monkeypatch):
     monkeypatch.setattr(replay, "wanted", lambda device: True)
     monkeypatch.setattr(replay, "cuda_graph", counted)
     monkeypatch.setattr(replay, "side_stream", contextlib.nullcontext)
+    monkeypatch.setattr(replay, "no_waiting", contextlib.nullcontext)
     return count
 
 
-def fit(run, epochs=3, loss=None, **options):
+def fit(run, epochs=3, loss=None, device="cpu", **options):
     torch.manual_seed(0)
     net = {"d_input": 1, "num_classes": 10} if run.model in models.LAYERS else {}
     model = models.make(run.model, **dict(run.model_options) | net)
@@ -65,7 +66,7 @@ def fit(run, epochs=3, loss=None, **options):
     settings = experiments.replace(run.settings, epochs=epochs, batch_size=32)
     noisy = DIGITS.train.with_labels(DIGITS.train.labels.roll(1))
     history = training.fit(
-        model, noisy, DIGITS.test, loss, settings, seed=0, clean_labels=DIGITS.train.labels, **options
+        model, noisy, DIGITS.test, loss, settings, seed=0, clean_labels=DIGITS.train.labels, device=device, **options
     )
     return model.state_dict(), history
 
@@ -105,15 +106,17 @@ def test_the_recorded_way_is_the_plain_one(recorded, monkeypatch):
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
 
 
-def reading(logits, target):
+class Reading(losses.CrossEntropy):
     """A loss that reads the batch on the host: a recording would keep what it read."""
-    return torch.nn.functional.cross_entropy(logits, target) * (1 + float(target[0]))
+
+    def forward(self, logits, target):
+        return super().forward(logits, target) * (1 + float(target[0]))
 
 
 def test_a_step_that_cannot_be_repeated_is_done_step_by_step(recorded):
-    plain, _ = unrecorded(RUNS[0], loss=reading)
+    plain, _ = unrecorded(RUNS[0], loss=Reading())
     with pytest.warns(UserWarning, match="not replayed: it ends elsewhere"):
-        weights, _ = fit(RUNS[0], loss=reading)
+        weights, _ = fit(RUNS[0], loss=Reading())
     assert recorded == ["recorded", "replayed"]
     torch.testing.assert_close(weights, plain)
 
@@ -201,3 +204,46 @@ def test_a_step_reads_nothing_from_the_device(run, monkeypatch):
     assert all(p.grad.device.type == "meta" for p in fit.model.parameters())
     with pytest.raises((RuntimeError, NotImplementedError)):
         fit.sums.tolist()
+
+
+def test_a_step_that_waits_is_not_recorded(recorded, monkeypatch):
+    plain, _ = unrecorded(RUNS[0])
+
+    @contextlib.contextmanager
+    def found_out():
+        yield
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    monkeypatch.setattr(replay, "no_waiting", found_out)
+    with pytest.warns(UserWarning, match="not replayed: called a synchronizing"):
+        weights, _ = fit(RUNS[0])
+    assert recorded == []
+    torch.testing.assert_close(weights, plain)
+
+
+def test_a_loss_of_ones_own_is_not_recorded(recorded):
+    fit(RUNS[0], loss=lambda logits, target: torch.nn.functional.cross_entropy(logits, target))
+    assert recorded == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("run", [*RUNS, *LAYERS], ids=lambda run: f"{run.model} {run.loss}")
+def test_a_gpu_replays_the_run(run, monkeypatch):
+    """The real thing; in float32, where a GPU's sums differ by little."""
+    monkeypatch.setenv("SAIDL_REPLAY", "0")
+    plain, expected = fit(run, device="cuda")
+    monkeypatch.delenv("SAIDL_REPLAY")
+    weights, history = fit(run, device="cuda")
+    torch.testing.assert_close(weights, plain, rtol=1e-2, atol=1e-2)
+    assert history.loss == pytest.approx(expected.loss, rel=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_goes_on_where_a_step_waits():
+    """S4's zero-order hold takes a matrix exponential, which waits; training goes on, and the next one is recorded."""
+    (run,) = experiments.grid(
+        "smoke", task="digits-sequence", model="s4", model_options={"method": "zoh", "dropout": 0.2}
+    )
+    with pytest.warns(UserWarning, match="not replayed"):
+        fit(run, device="cuda")
+    fit(RUNS[0], device="cuda")

@@ -139,7 +139,9 @@ def laptop_run() -> None:
         torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels), tuple("0123456789"), "bench"
     )
     settings = training.Settings(epochs=1, augment="crop-flip")
-    training.fit(models.make("cnn8", channels=(32, 64, 96)), part, part, losses.make("ce"), settings, seed=0)
+    training.fit(
+        models.make("cnn8", channels=(32, 64, 96)), part, part, losses.make("ce"), settings, seed=0, device="cpu"
+    )
 
 
 def rows(quick: bool = False) -> Iterator[dict]:
