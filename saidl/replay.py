@@ -65,11 +65,8 @@ class Replayed:
         same_numbers = lambda: torch.random.fork_rng([device] if device.type == "cuda" else [])  # noqa: E731
         before, after = self.copies(), None
         try:
-            with (
-                side_stream(),
-                same_numbers(),
-                no_waiting(),
-            ):  # a step that waits is found out before a recording breaks on it
+            # a step that waits is found out here, before a recording breaks on it
+            with side_stream(), same_numbers(), no_waiting():
                 self.step(*batch)
             after = self.copies()
             self.put(before)
