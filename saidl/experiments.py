@@ -88,7 +88,7 @@ SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 # a network of the papers' size at laptop, on all images: an epoch takes up to half an hour on one core, so two of them
 WHOLE_TASKS = ("scifar", "lra-image", "smnist", "pmnist")
 WHOLE = {"epochs": 2, "batch_size": 64, "eval_every": 1}
-# attention over 8,192 steps takes one core half an hour an epoch, several times what ten of S4D's take; a second head, twice that
+# attention over 8,192 steps takes one core twenty-five minutes an epoch, several times what ten of S4D's take; a second head, twice that
 ATTENTION = ("laptop", "speech", "transformer")
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
 HALF = {"channels": (32, 64, 96)}

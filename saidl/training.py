@@ -2,7 +2,7 @@
 
 The data set sits on the device as one tensor; a batch is an index lookup, augmentation is a gather. An epoch's random choices are
 drawn and sent before it, its losses and hits are summed on the device and read after it: in between nothing waits for the device, and a
-GPU repeats the step as one recording (`replay`). Randomness comes from the seed passed in, so the same call on the same
+GPU repeats the step as one recording (`cuda_graph`). Randomness comes from the seed passed in, so the same call on the same
 CPU with the same number of threads gives the same bits, also when it was interrupted and resumed from its checkpoint.
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from saidl import data, replay
+from saidl import cuda_graph, data
 from saidl.data import Images
 from saidl.losses import RobustLoss
 
@@ -163,7 +163,7 @@ class Fit:
 
         if groups is None:
             from saidl.models import parameter_groups as groups
-        recorded = replay.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
+        recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
         fused = {"fused": True} if recorded else {}
         kinds = {
             "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, **fused),
@@ -174,7 +174,7 @@ class Fit:
         if recorded:  # a number would be part of the recording
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=device)
-        self.advance = replay.Replayed(self.step, self.changes) if recorded else self.step
+        self.advance = cuda_graph.Replayed(self.step, self.changes) if recorded else self.step
         self.sums = torch.zeros(4, device=device, dtype=torch.float64)  # loss, hits, memorised, resisted
         self.history = History()
         self.num_classes = len(train.classes)
@@ -388,7 +388,7 @@ class Fit:
     def identity(self) -> dict:
         """What a checkpoint must share with the run that continues it."""
         replayed = (
-            " replayed" if isinstance(self.advance, replay.Replayed) else ""
+            " replayed" if isinstance(self.advance, cuda_graph.Replayed) else ""
         )  # its optimiser's state is another kind
         data, device = self.given.fingerprint, self.device.type + replayed
         return {

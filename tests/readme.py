@@ -8,6 +8,7 @@ from saidl.experiments import NEWER, PAPER_LOSSES
 from saidl.losses import resolve
 
 BLOCK = re.compile(r"(<!-- (results|faults|speed):.*?-->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+PAPERS_SIZE = 150_000  # parameters: above the laptop's own networks, below the published ones
 SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
 SHOWN += [("asymmetric", "0.2"), ("asymmetric", "0.4"), ("human-worst", "")]
 SHORT = {"symmetric": "sym. ", "asymmetric": "asym. ", "human-worst": "CIFAR-10N worst"}
@@ -52,7 +53,7 @@ def sequence_table(frame) -> str:
     for task, profile in tasks.items():
         for row in tables.sequences(frame, profile, task).itertuples():
             if row.source == "" and row.n and "half the sampling rate" not in row.what:
-                large = int(row.what.split(" parameters")[0].replace(",", "")) > 150_000
+                large = int(row.what.split(" parameters")[0].replace(",", "")) > PAPERS_SIZE
                 found.setdefault((row.model, large), {})[task] = f"{row.accuracy:.1f}"
     models = list(dict.fromkeys(model for model, _ in found))
     name = lambda model, large: f"{model}, the papers' size" if large else model  # noqa: E731

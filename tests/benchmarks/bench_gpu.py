@@ -59,7 +59,7 @@ def image_rows(device: str, rate: dict, count: int, repeats: int) -> Iterator[di
 
     plain = plain_epoch(images, labels, device, workers=min(8, os.cpu_count() or 1))
     yield told(compare(f"{title}, plain loop", ours, plain, repeats=repeats, target=20, rtol=None))
-    with mock.patch.dict(os.environ, SAIDL_REPLAY="0"):
+    with mock.patch.dict(os.environ, SAIDL_CUDA_GRAPH="0"):
         unreplayed = our_epoch(images, labels, device)
     yield compare(f"{title}, neither replayed nor SGD fused", ours, unreplayed, repeats=repeats, rtol=None)
 
@@ -90,7 +90,7 @@ def sequence_epoch(device: str, count: int, length: int, options: dict, **change
 
 def sequence_rows(device: str, rate: dict, count: int, length: int, options: dict, repeats: int) -> Iterator[dict]:
     ours = sequence_epoch(device, count, length, options)
-    with mock.patch.object(ssm, "S4D", ReferenceS4D), mock.patch.dict(os.environ, SAIDL_REPLAY="0"):
+    with mock.patch.object(ssm, "S4D", ReferenceS4D), mock.patch.dict(os.environ, SAIDL_CUDA_GRAPH="0"):
         theirs = sequence_epoch(device, count, length, options, precision="float32")
     title = f"S4D {options['n_layers']} x {options['d_model']}, {count} sequences of {length}, on the {device}"
     row = compare(f"{title}, reference's style", ours, theirs, repeats=repeats, target=3, rtol=None)

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from saidl import data, experiments, losses, models, replay, training
+from saidl import cuda_graph, data, experiments, losses, models, training
 
 DIGITS = data.load("digits", train_size=300)
 
@@ -51,18 +51,23 @@ def recorded(monkeypatch):
         count.append("recorded")
         return lambda: (count.append("replayed"), recording())
 
-    monkeypatch.setattr(replay, "wanted", lambda device: True)
-    monkeypatch.setattr(replay, "cuda_graph", counted)
-    monkeypatch.setattr(replay, "side_stream", contextlib.nullcontext)
-    monkeypatch.setattr(replay, "no_waiting", contextlib.nullcontext)
+    monkeypatch.setattr(cuda_graph, "wanted", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "capture", counted)
+    monkeypatch.setattr(cuda_graph, "side_stream", contextlib.nullcontext)
+    monkeypatch.setattr(cuda_graph, "no_waiting", contextlib.nullcontext)
     return count
 
 
-def fit(run, epochs=3, loss=None, device="cpu", **options):
+def parts(run):
+    """A run's network and loss."""
     torch.manual_seed(0)
     net = {"d_input": 1, "num_classes": 10} if run.model in models.LAYERS else {}
-    model = models.make(run.model, **dict(run.model_options) | net)
-    loss = loss or losses.make(run.loss, **dict(run.loss_options))
+    return models.make(run.model, **dict(run.model_options) | net), losses.make(run.loss, **dict(run.loss_options))
+
+
+def fit(run, epochs=3, loss=None, device="cpu", **options):
+    model, its_own = parts(run)
+    loss = loss or its_own
     settings = experiments.replace(run.settings, epochs=epochs, batch_size=32)
     noisy = DIGITS.train.with_labels(DIGITS.train.labels.roll(1))
     history = training.fit(
@@ -74,7 +79,7 @@ def fit(run, epochs=3, loss=None, device="cpu", **options):
 def unrecorded(run, **options):
     """The same with every step done."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "WARM", 10**9)
+        patch.setattr(cuda_graph, "WARM", 10**9)
         return fit(run, **options)
 
 
@@ -92,7 +97,7 @@ def test_a_replayed_run_is_the_run(run, recorded):
     plain, expected = unrecorded(run)
     assert recorded == []
     weights, history = fit(run)
-    assert recorded == ["recorded"] + ["replayed"] * (3 * 8 - replay.WARM)
+    assert recorded == ["recorded"] + ["replayed"] * (3 * 8 - cuda_graph.WARM)
     torch.testing.assert_close(weights, plain, rtol=1e-4, atol=1e-5)
     for name in ("loss", "train_accuracy", "memorised", "resisted", "test_accuracy"):
         assert getattr(history, name) == pytest.approx(getattr(expected, name), rel=1e-4)
@@ -128,7 +133,7 @@ def test_a_recording_that_fails_is_done_without(recorded, monkeypatch):
         step()
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(replay, "cuda_graph", half)
+    monkeypatch.setattr(cuda_graph, "capture", half)
     with pytest.warns(UserWarning, match="not replayed: operation not permitted"):
         weights, _ = fit(RUNS[0])
     torch.testing.assert_close(weights, plain)
@@ -157,7 +162,7 @@ def test_a_checkpoint_of_the_other_way_is_another_runs(recorded, monkeypatch, tm
     """Its optimiser holds the learning rate as a number, which a recording would keep for good."""
     monkeypatch.setattr(training, "SAVE_EVERY", -1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "wanted", lambda device: False)
+        patch.setattr(cuda_graph, "wanted", lambda device: False)
         fit(RUNS[0], checkpoint=tmp_path / "c.pt")
     assert (tmp_path / "c.pt").exists()
     whole, _ = fit(RUNS[0])
@@ -169,9 +174,7 @@ def test_a_checkpoint_of_the_other_way_is_another_runs(recorded, monkeypatch, tm
 def on_meta(run, monkeypatch):
     """A fit whose network, data and optimiser are on the device that holds shapes and no values."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # meta has none
-    net = {"d_input": 1, "num_classes": 10} if run.model in models.LAYERS else {}
-    model = models.make(run.model, **dict(run.model_options) | net)
-    loss = losses.make(run.loss, **dict(run.loss_options))
+    model, loss = parts(run)
     fit = training.Fit(
         model, DIGITS.train, DIGITS.test, loss, run.settings, 0, DIGITS.train.labels, torch.device("cpu"), None
     )
@@ -214,7 +217,7 @@ def test_a_step_that_waits_is_not_recorded(recorded, monkeypatch):
         yield
         raise RuntimeError("called a synchronizing CUDA operation")
 
-    monkeypatch.setattr(replay, "no_waiting", found_out)
+    monkeypatch.setattr(cuda_graph, "no_waiting", found_out)
     with pytest.warns(UserWarning, match="not replayed: called a synchronizing"):
         weights, _ = fit(RUNS[0])
     assert recorded == []
@@ -230,9 +233,9 @@ def test_a_loss_of_ones_own_is_not_recorded(recorded):
 @pytest.mark.parametrize("run", [*RUNS, *LAYERS], ids=lambda run: f"{run.model} {run.loss}")
 def test_a_gpu_replays_the_run(run, monkeypatch):
     """The real thing; in float32, where a GPU's sums differ by little."""
-    monkeypatch.setenv("SAIDL_REPLAY", "0")
+    monkeypatch.setenv("SAIDL_CUDA_GRAPH", "0")
     plain, expected = fit(run, device="cuda")
-    monkeypatch.delenv("SAIDL_REPLAY")
+    monkeypatch.delenv("SAIDL_CUDA_GRAPH")
     weights, history = fit(run, device="cuda")
     torch.testing.assert_close(weights, plain, rtol=1e-2, atol=1e-2)
     assert history.loss == pytest.approx(expected.loss, rel=1e-2)

@@ -1,10 +1,11 @@
-"""A training step recorded once and replayed whole: on a GPU one launch in place of some two hundred.
+"""A training step recorded once as a CUDA graph and replayed whole: one launch in place of one a kernel.
 
-A small network's step waits for the launching of its kernels, not for their work. A recording (a CUDA graph) repeats the kernels on
+A small network's step waits for the launching of its kernels, not for their work. A recording repeats the kernels on
 the same memory, so whatever changes from step to step must lie in tensors that stay where they are: the batch, the weights, the
 optimiser's state, the learning rate. That they do is not assumed: a recording is used once it has repeated a step from the same state
 and ended where the step itself did. One that ends elsewhere, or cannot be made, is dropped with a warning, and training goes on step by
-step. Only a loss of `saidl.losses` is replayed: another may hold numbers of its own that change.
+step. Only a loss of `saidl.losses` is replayed: another may hold numbers of its own that change. (torch.cuda.make_graphed_callables
+records a module's passes, not the optimiser, clipping and cropping around them.)
 """
 
 import contextlib
@@ -18,14 +19,13 @@ import torch
 from torch import Tensor
 
 WARM = 3  # steps before the recording: libraries choose their kernels, the optimiser makes its state
-TOLERANCE = (
-    0.1  # of a step's own change: kernels that add in no fixed order differ by far less, a step gone wrong by more
-)
+# of a step's own change: kernels that add in no fixed order differ by far less, a step gone wrong by more
+TOLERANCE = 0.1
 
 
 def wanted(device: torch.device) -> bool:
-    """On a GPU, unless SAIDL_REPLAY is 0."""
-    return device.type == "cuda" and os.environ.get("SAIDL_REPLAY") != "0"
+    """On a GPU, unless SAIDL_CUDA_GRAPH is 0."""
+    return device.type == "cuda" and os.environ.get("SAIDL_CUDA_GRAPH") != "0"
 
 
 class Replayed:
@@ -71,7 +71,7 @@ class Replayed:
             after = self.copies()
             self.put(before)
             with same_numbers():
-                self.replay = cuda_graph(lambda: self.step(*self.batch))
+                self.replay = capture(lambda: self.step(*self.batch))
             self.put(before)
             self.repeat(batch)
             if all(map(agree, before, after, self.changes())):
@@ -101,7 +101,7 @@ def agree(before: list[Tensor], after: list[Tensor], now: list[Tensor]) -> bool:
     return apart(now, after) <= TOLERANCE**2 * apart(before, after)
 
 
-def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
+def capture(step: Callable[[], None]) -> Callable[[], None]:
     """Record what `step` would do, without doing it; returns what does it."""
     gc.collect()  # an older recording must not be freed in the middle of this one
     graph, generator = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
