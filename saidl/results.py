@@ -7,7 +7,7 @@ warning. A finished result is never written over.
 
 What is on its way is hidden beside it: `.<id>.lock` while a process is at the run, `.<id>.pt` its checkpoint,
 `.<id>.*.part` half-written files. The system drops a lock when its process dies, so a lock file that nobody holds says
-that a process died there.
+that a process died there, or was interrupted.
 """
 
 import contextlib
@@ -139,9 +139,9 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
         os.close(handle)  # who held it before us has removed the file: take the new one
     try:
         yield True
-    finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not when interrupted: what is left of the run is then found by its lock
             name.unlink()
+    finally:
         os.close(handle)
 
 
@@ -150,8 +150,8 @@ def lock_file(path: Path) -> Path:
 
 
 def orphaned(path: Path) -> bool:
-    """Whether a process died at this run, leaving its lock; says so once, as it takes the lock away (and first, if the
-    run was done all the same, what else was left of it)."""
+    """Whether a process died or was interrupted at this run, leaving its lock; says so once, as it takes the lock away
+    (and first, if the run was done all the same, what else was left of it)."""
     if not lock_file(path).exists():
         return False
     with lock(path) as ours:

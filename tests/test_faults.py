@@ -60,7 +60,7 @@ def test_every_scene_was_played(seen):
 @pytest.mark.parametrize("name", [
     "kills", "two_at_once", "eight_at_once", "eight_and_three_killed", "eight_without_locks", "disk_full",
     "file_system_full", "no_room_for_checkpoints", "read_only", "a_run_that_kills_its_process",
-    "killed_with_its_workers_at_work", "interrupted", "interrupted_notebook",
+    "killed_with_its_workers_at_work", "interrupted", "interrupted_at_any_line", "interrupted_notebook",
 ])  # fmt: skip
 def test_nothing_is_lost_or_changed(seen, name):
     figures = seen[name]
@@ -193,8 +193,9 @@ def torn(module, name, at, share):
     setattr(module, name, write)
 
 
-def count_lines(at):
-    """Die at the at-th line that sweep, results or a checkpoint execute; a function that tells how many they were."""
+def count_lines(at, sent=signal.SIGKILL, only=()):
+    """Send ourselves a signal at the at-th line that sweep, results (or only some of their functions) and checkpoints
+    execute; a function that tells how many they were."""
     from saidl import results, sweep, training
 
     files, parts, lines = {sweep.__file__, results.__file__}, {"save", "resume", "run", "restore"}, [0]
@@ -203,13 +204,13 @@ def count_lines(at):
         if event == "line":
             lines[0] += 1
             if lines[0] == at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), sent)
         return line
 
     def call(frame, *_):
         code = frame.f_code
-        ours = code.co_filename in files or (code.co_filename == training.__file__ and code.co_name in parts)
-        return line if ours else None
+        ours = code.co_filename in files and (not only or code.co_name in only)
+        return line if ours or (code.co_filename == training.__file__ and code.co_name in parts) else None
 
     sys.settrace(call)
     return lambda: lines[0]
@@ -230,8 +231,8 @@ def doomed(place, runs, store, at, share, clock):
     sweep(runs, store)
 
 
-def measured(runs, store, told):
-    lines = count_lines(-1)
+def measured(runs, store, told, only=()):
+    lines = count_lines(-1, only=only)
     sweep(runs, store)
     told.write_text(str(lines()))
 
@@ -520,6 +521,27 @@ def interrupted(folder, runs, reference, count, rng, long):
     assert len(list((folder / "other").glob("*.json"))) == len(runs)
     watch.finish()
     return watch.report(faults=faults + 1)
+
+
+@scene
+def interrupted_at_any_line(folder, runs, reference, count, rng, long):
+    """Of those that record a run, wherever Ctrl-C may hit: each in its turn, or every sixth."""
+    only, one, total, faults = {"make", "write", "clear", "lock"}, runs[-1:], Counter(), 0
+    wait(fork(measured, one, folder / "counted", folder / "lines", only))
+
+    def stopped(store, at):
+        count_lines(at, signal.SIGINT, only)
+        sweep(one, store)
+
+    for at in range(1, int((folder / "lines").read_text()) + 1, 1 if long else 6):
+        watch = Watch(folder / f"line{at}", one, {r.id: reference[r.id] for r in one})
+        status = wait(fork(stopped, watch.store, at))
+        assert status == 5, f"a sweep that was to be interrupted ended with {status}"
+        faults += 1
+        watch.look()
+        watch.finish()
+        total += Counter(watch.report())
+    return {name: total[name] for name in watch.report()} | {"faults": faults}
 
 
 @scene
