@@ -164,10 +164,9 @@ class Fit:
         if groups is None:
             from saidl.models import parameter_groups as groups
         recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
-        fused = {"fused": True} if recorded else {}
         kinds = {
-            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, **fused),
-            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, **fused),
+            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, fused=True),
+            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, fused=recorded),
         }
         self.optimizer = kinds[settings.optimizer](groups(self.model, settings.lr, settings.weight_decay))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
