@@ -1,8 +1,7 @@
 """Execute notebooks: `python -m tests.notebooks [--inplace] NOTEBOOK ...`.
 
-Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE; two at once, as one alone leaves cores
-idle between its sweeps. A run that both want is made once (`sweep`). With --inplace the outputs are kept in the file, less what changes
-without meaning (execution times, progress bars, widget state).
+Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the
+file, less what changes without meaning (execution times, progress bars, widget state).
 """
 
 import argparse
@@ -12,14 +11,12 @@ import time
 from pathlib import Path
 
 import nbformat
-from joblib import Parallel, delayed
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 
-def execute(path: Path, inplace: bool) -> tuple[Path, float, str | None]:
-    """Run one notebook; returns it, the seconds it took, and the error's text, or None."""
-    start, error = time.perf_counter(), None
+def execute(path: Path, inplace: bool) -> str | None:
+    """Run one notebook; returns the error's text, or None."""
     notebook = nbformat.read(path, as_version=4)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences debugpy's warning about frozen modules
     client = NotebookClient(
@@ -27,12 +24,12 @@ def execute(path: Path, inplace: bool) -> tuple[Path, float, str | None]:
     )
     try:
         client.execute()
-        if inplace:
-            clean(notebook)
-            nbformat.write(notebook, path)
-    except CellExecutionError as failed:
-        error = str(failed)
-    return path, time.perf_counter() - start, error
+    except CellExecutionError as error:
+        return str(error)
+    if inplace:
+        clean(notebook)
+        nbformat.write(notebook, path)
+    return None
 
 
 def clean(notebook) -> None:
@@ -53,14 +50,14 @@ def is_widget(output) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inplace", action="store_true")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="notebooks at once")
     parser.add_argument("notebooks", nargs="*", type=Path)
     args = parser.parse_args()
     failures, began = 0, time.perf_counter()
-    pool = Parallel(n_jobs=args.jobs, return_as="generator_unordered", batch_size=1)
-    for path, seconds, error in pool(delayed(execute)(path.resolve(), args.inplace) for path in args.notebooks):
+    for path in args.notebooks:
+        start = time.perf_counter()
+        error = execute(path.resolve(), args.inplace)
         failures += error is not None
-        print(f"{path.name:36} {seconds:6.1f} s  {'FAILED' if error else 'ok'}", flush=True)
+        print(f"{path.name:36} {time.perf_counter() - start:6.1f} s  {'FAILED' if error else 'ok'}", flush=True)
         if error:
             print(error)
     print(f"{len(args.notebooks) - failures} passed, {failures} failed in {time.perf_counter() - began:.0f} s")
