@@ -139,7 +139,7 @@ def lock(path: Path, wait: bool = False) -> Iterator[bool]:
         os.close(handle)  # who held it before us has removed the file: take the new one
     try:
         yield True
-        with contextlib.suppress(OSError):  # not when interrupted: what is left of the run is then found by its lock
+        with contextlib.suppress(OSError):  # only after a good end: what else is left of a run is found by its lock
             name.unlink()
     finally:
         os.close(handle)

@@ -164,9 +164,11 @@ class Fit:
         if groups is None:
             from saidl.models import parameter_groups as groups
         recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
+        fused = all(p.is_floating_point() for p in self.model.parameters())  # there is no kernel for complex ones
         kinds = {
-            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, fused=True),
-            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, fused=recorded),
+            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused),
+            # on a CPU the fused kernel rounds in another way than the records were made; SGD's does not
+            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, fused=fused and recorded),
         }
         self.optimizer = kinds[settings.optimizer](groups(self.model, settings.lr, settings.weight_decay))
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]

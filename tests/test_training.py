@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,28 @@ def test_fit_is_the_plain_loop():
     for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(history.loss, total, rtol=1e-4)
+
+
+class ComplexLinear(nn.Module):
+    """A network of one's own, with complex weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(10, 64, dtype=torch.complex64))
+
+    def forward(self, x):
+        return (x.flatten(1).to(torch.complex64) @ self.weight.T).real
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_complex_weights_learn_as_their_real_parts_do(optimizer):
+    """Read by its real part alone, a complex network that starts at 0 is the linear one."""
+    settings = replace(PLAIN, optimizer=optimizer, lr=0.01)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+    nn.init.zeros_(linear[1].weight)
+    _, expected = fit(settings, linear)
+    _, history = fit(settings, ComplexLinear())
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-4)
 
 
 def test_history_agrees_with_the_trained_network():
