@@ -6,7 +6,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-oldest lint bench bench-compare report readme sweep lock clean
+.PHONY: help setup run notebooks test test-oldest lint bench bench-compare report readme sweep lock clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -23,6 +23,9 @@ setup: .venv/.ready  ## make .venv with the pinned packages
 run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make the report
 	$(PY) -m tests.notebooks --inplace $(NOTEBOOKS)
 	$(PY) -m saidl.cli report
+
+notebooks: setup  ## execute the notebooks on the recorded results, as they are committed
+	$(PY) -m tests.notebooks --inplace --recorded $(NOTEBOOKS)
 
 test: setup lint  ## ruff, the test suite, and every notebook at the smoke profile
 	$(PY) -m pytest

@@ -83,14 +83,16 @@ def value(have: pd.DataFrame, key: tuple) -> tuple[float, float, int]:
 
 
 def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tuple[list[str], list[tuple[str, str]]]:
-    """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides at round rates
-    (those of `study`, which match one noise to another, are not round)."""
+    """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides, at round rates
+    (those of `study`, which match one noise to another, are not round) and for most losses, lest a table grow too wide to read."""
     kinds = [noise] if isinstance(noise, str) else list(noise)
     asked = [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
     besides = [key for key in have.index if abs(20 * float(key[2] or 0) % 1) < 1e-9]
     triples = dict.fromkeys(key for key in (*asked, *besides) if key[1] in kinds)
-    columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
-    return list(dict.fromkeys(key[0] for key in triples)), columns
+    names, filled = list(dict.fromkeys(key[0] for key in triples)), [key[1:] for key in triples]
+    kept = {key[1:] for key in asked} | {column for column in filled if 2 * filled.count(column) > len(names)}
+    order = lambda column: (kinds.index(column[0]), float(column[1] or 0))  # noqa: E731
+    return names, sorted(kept.intersection(filled), key=order)
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -298,6 +300,8 @@ def loss_settings() -> pd.DataFrame:
             loss = losses.make(name)
             values = {k: getattr(loss, k) for k in sorted(losses.accepted(name) - {"detached"})}
         elsewhere = [f"{data}: {as_text(v)}" for (n, data), (v, _) in losses.ELSEWHERE.items() if n == name]
+        aimed = losses.settings(name, noise="asymmetric")[0].items() - losses.settings(name)[0].items()
+        elsewhere += [f"asymmetric noise, pair flips: {as_text(dict(sorted(aimed)))}"] if aimed else []
         penalty = as_text({data: v for (n, data), v in losses.L1.items() if n == name})
         source = "" if source == "class defaults" else source.removesuffix(", released configs")
         rows.append((label(name), as_text(values), "; ".join(elsewhere), penalty, source))
@@ -365,7 +369,7 @@ class Tex(str):
 
 def tex(text) -> str:
     """Plain text as LaTeX; `Tex` is left alone."""
-    return text if isinstance(text, Tex) else "".join(ESCAPES.get(c, c) for c in str(text))
+    return text if isinstance(text, Tex) else "".join(ESCAPES.get(c, c) for c in str(text).replace("--", "-{}-"))
 
 
 def spread(mean: float, std: float = NAN, digits: int = 2) -> str:

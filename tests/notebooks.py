@@ -1,18 +1,23 @@
-"""Execute notebooks: `python -m tests.notebooks [--inplace] NOTEBOOK ...`.
+"""Execute notebooks: `python -m tests.notebooks [--inplace] [--recorded] NOTEBOOK ...`.
 
 Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the
-file, less what changes without meaning (execution times, progress bars, widget state).
+file, less what changes without meaning (execution times, progress bars, widget state). With --recorded they find the project's recorded
+runs where their own would be, so that they show those.
 """
 
 import argparse
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from saidl import results
 
 
 def execute(path: Path, inplace: bool) -> str | None:
@@ -50,8 +55,13 @@ def is_widget(output) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inplace", action="store_true")
+    parser.add_argument("--recorded", action="store_true")
     parser.add_argument("notebooks", nargs="*", type=Path)
     args = parser.parse_args()
+    if args.recorded:
+        store = tempfile.TemporaryDirectory()
+        shutil.copytree(results.recorded("quick").parent, store.name, dirs_exist_ok=True)
+        os.environ["SAIDL_STORE"] = store.name
     failures, began = 0, time.perf_counter()
     for path in args.notebooks:
         start = time.perf_counter()

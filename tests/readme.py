@@ -8,7 +8,7 @@ from saidl.experiments import NEWER, PAPER_LOSSES
 from saidl.losses import resolve
 
 BLOCK = re.compile(r"(<!-- (results|faults|speed):.*?-->\n).*?(<!-- end of \2 -->)", re.DOTALL)
-PAPERS_SIZE = 150_000  # parameters: above the laptop's own networks, below the published ones
+LARGE = 150_000  # parameters: more than the laptop's own networks have, fewer than the S4D authors' example of 4 x 128
 SHOWN = [("symmetric", rate) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
 SHOWN += [("asymmetric", "0.2"), ("asymmetric", "0.4"), ("human-worst", "")]
 SHORT = {"symmetric": "sym. ", "asymmetric": "asym. ", "human-worst": "CIFAR-10N worst"}
@@ -31,6 +31,20 @@ def noise_table(frame, profile: str) -> str:
     return markdown(["loss", *names], rows)
 
 
+def seeds(counts) -> str:
+    """How many seeds stand behind a table's cells, {(loss, noise, rate): n}."""
+    several = [
+        f"{n:.0f} for {tables.label(loss)} {SHORT[kind]}{rate}" for (loss, kind, rate), n in counts.items() if n > 1
+    ]
+    return "one seed" + (f" (mean of {', of '.join(several)})" if several else "")
+
+
+def noise_seeds(frame, profile: str) -> str:
+    have = tables.cells(frame, profile).n
+    shown = [*PAPER_LOSSES, *map(resolve, NEWER)]
+    return seeds(have[[key[0] in shown and key[1:] in SHOWN for key in have.index]])
+
+
 def mnist_table(frame) -> str:
     """Ours and in brackets the published value, for the cells that were run."""
     kinds = ["symmetric", "asymmetric"]
@@ -45,18 +59,18 @@ def mnist_table(frame) -> str:
 
 
 def sequence_table(frame) -> str:
-    """A row a network; one of the papers' size, whose number of parameters depends on the task's channels, has a row of its own."""
+    """A row a network; one of 4 layers of 128, whose number of parameters depends on the task's channels, has a row of its own."""
     tasks = {"digits-sequence": "quick"} | dict.fromkeys(
         ("smnist", "pmnist", "scifar", "lra-image", "speech"), "laptop"
     )
-    found = {}  # (model, of the papers' size): {task: accuracy}
+    found = {}  # (model, large): {task: accuracy}
     for task, profile in tasks.items():
         for row in tables.sequences(frame, profile, task).itertuples():
             if row.source == "" and row.n and "half the sampling rate" not in row.what:
-                large = int(row.what.split(" parameters")[0].replace(",", "")) > PAPERS_SIZE
+                large = int(row.what.split(" parameters")[0].replace(",", "")) > LARGE
                 found.setdefault((row.model, large), {})[task] = f"{row.accuracy:.1f}"
     models = list(dict.fromkeys(model for model, _ in found))
-    name = lambda model, large: f"{model}, the papers' size" if large else model  # noqa: E731
+    name = lambda model, large: f"{model}, 4 × 128" if large else model  # noqa: E731
     order = sorted(found, key=lambda key: (models.index(key[0]), key[1]))
     return markdown(["model", *tasks], [[name(*key), *(found[key].get(task, "") for task in tasks)] for key in order])
 
@@ -65,10 +79,13 @@ def block() -> str:
     stores = [results.recorded(profile) for profile in ("quick", "laptop", "paper")]
     frame = results.load(*stores, quarantine=False)
     return (
-        "Digits (`quick` profile), test accuracy in % at the last epoch, by noise and its rate, one seed:\n\n"
-        f"{noise_table(frame, 'quick')}\nCIFAR-10, 5,000 images, 60 epochs, half-width network (`laptop` profile), one seed:\n\n"
-        f"{noise_table(frame, 'laptop')}\nMNIST at the published recipe, in brackets the published values (see notebook 03):\n\n"
-        f"{mnist_table(frame)}\nSequences, at sizes far below the papers' but where it says so, and for few epochs "
+        "Digits (`quick` profile), test accuracy in % at the last epoch, by noise and its rate, "
+        f"{noise_seeds(frame, 'quick')}:\n\n"
+        f"{noise_table(frame, 'quick')}\nCIFAR-10, 5,000 images, 60 epochs, half-width network (`laptop` profile), "
+        f"{noise_seeds(frame, 'laptop')}:\n\n"
+        f"{noise_table(frame, 'laptop')}\nMNIST at the published recipe, "
+        f"{seeds(tables.cells(frame, 'paper', 'mnist-noise').n)}; in brackets the published values (see notebook 03):\n\n"
+        f"{mnist_table(frame)}\nSequences, at sizes far below the papers' (4 × 128: the S4D authors' public example), and for few epochs "
         "(sizes, epochs and published numbers: notebook 06):\n\n"
         f"{sequence_table(frame)}"
     )

@@ -1,5 +1,6 @@
 """The report: every float and number it takes in, what stops it, and that no result is typed by hand."""
 
+import json
 import re
 import shutil
 import sys
@@ -107,6 +108,19 @@ def test_a_key_that_means_nothing_stops_the_build(key, tmp_path):
     numbers = Numbers(results.load(tmp_path))
     with pytest.raises(RuntimeError, match=re.escape(key)):
         numbers[key]
+
+
+def test_runs_on_another_processor_are_counted():
+    here, there = (
+        {path.name: json.loads(path.read_text())["test_accuracy"] for path in results.recorded(name).glob("*.json")}
+        for name in ("quick", "other-cpu")
+    )
+    apart = [abs(there[name] - here[name]) for name in there]
+    numbers = Numbers(results.load(results.recorded("quick"), quarantine=False))
+    assert numbers["other-cpu/runs"] == str(len(there))
+    assert numbers["other-cpu/equal"] == str(sum(a == 0 for a in apart))
+    assert numbers["other-cpu/point"] == str(sum(a > 0.01 for a in apart))
+    assert f"{100 * max(apart):.1f}" in numbers["other-cpu/farthest"]
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

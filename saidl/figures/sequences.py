@@ -11,6 +11,11 @@ METHOD_COLOURS = {
     "zoh": "#0072B2", "bilinear": "#D55E00", "forward-euler": "#000000", "backward-euler": "#009E73",
     "gbt": "#E69F00", "dirac": "#CC79A7", "async": "#56B4E9",
 }  # fmt: skip
+# of a model's other sizes and discretisations
+FURTHER = [
+    {"color": colour, "marker": marker, "linestyle": "--"}
+    for colour, marker in zip(("#56B4E9", "#000000", "#882255", "#999933", "#661100", "#332288"), "vPX<p*", strict=True)
+]
 
 
 @figure
@@ -63,12 +68,13 @@ def learning(parts: Mapping, by=("epoch", "minutes"), columns: int = 3):
     fig, axes = panels(blocks * len(by), columns, height=2.1, sharey="row")
     for ax in axes.flat:
         ax.set_axis_off()
-    styles = {}  # one for each name, the same in all panels: a colour a model, a dash its further names
+    styles = {}  # one for each name, the same in all panels: a model's first name has its colour
+    others = iter(FURTHER * 3)
     for table in parts.values():
         for model, name in zip(table.model, table.name, strict=True):
-            nth = sum(other == model for other, _ in styles)
-            further = {"linestyle": ("-", "--", ":", "-.")[nth % 4], "markerfacecolor": "none"} if nth else {}
-            styles.setdefault((model, name), look(model) | further)
+            if (model, name) not in styles:
+                first = all(other != model for other, _ in styles)
+                styles[model, name] = look(model) if first else look(model) | next(others)
     for n, (title, table) in enumerate(parts.items()):
         rows = range(n // columns * len(by), (n // columns + 1) * len(by))
         for ax, against in zip(axes[rows, n % columns], by, strict=True):

@@ -144,17 +144,24 @@ class Numbers:
         ]
         return ", ".join(far) or ("none" if table.n.any() else NOT_RUN)
 
-    def the_about(self, profile):
-        """Profile, data and its copy, sizes, epochs, seeds: what a caption owes its reader."""
+    def the_about(self, profile, *kinds):
+        """Profile, data and its copy, sizes, epochs, seeds of a table's runs (those of some kinds of noise, perhaps): what a caption owes
+        its reader."""
         name, _, task = profile.partition(":")
         dataset, size, model, _, settings = experiments.recipe(name, task or "noise")
         rows = self.rows(profile)
+        rows = rows[rows.noise.str.startswith(kinds)] if kinds else rows
+        size, epochs = "all" if size is None else f"{size:,}", f"{settings.epochs}"
+        if len(rows):
+            size = " or ".join(f"{n:,}" for n in sorted({record["data"]["train"] for record in rows.record}))
+            epochs = " or ".join(map(str, sorted(set(rows.epochs))))
+        cells = rows.assign(options=rows.model_options.map(str)).groupby(["loss", "noise", "rate", "model", "options"])
+        seeds = sorted(set(cells.seed.nunique()))
         prints = sorted({record["data"]["fingerprint"]["train"][:8] for record in rows.record})
         copy = f" (copy {', '.join(prints)})" if prints else ""
-        samples = "all training samples" if size is None else f"{size:,} training samples"
-        seeds = f"seed{'s' * (rows.seed.nunique() > 1)} {tables.listed(rows.seed)}" if len(rows) else "no run recorded"
+        seeds = " or ".join(map(str, seeds)) + f" seed{'s' * (seeds[-1] > 1)} a cell" if seeds else "no run recorded"
         network = "" if task in experiments.SEQUENCES else f" {tex(model)},"
-        return f"Profile \\emph{{{name}}}: {dataset}{copy}, {samples},{network} {settings.epochs} epochs, {seeds}."
+        return f"Profile \\emph{{{name}}}: {dataset}{copy}, {size} training samples,{network} {epochs} epochs, {seeds}."
 
     def the_absent(self, profile, *kinds):
         """How many cells of a table are empty."""
@@ -194,6 +201,25 @@ class Numbers:
         make, form = EVIDENCE[name]
         table = make()
         return form(table[column][table.iloc[:, 0].map(str) == row].iloc[0])
+
+    def the_other_cpu(self, what):
+        """The quick profile's runs on another kind of processor (the store "other-cpu") against the recorded ones: how many, how many
+        "equal", how many beyond a "point", and the run that is "farthest"."""
+        other = results.load(results.recorded("other-cpu"), quarantine=False)
+        both = self.frame[self.frame.status == "done"].merge(
+            other[["id", "test_accuracy"]], on="id", suffixes=("", "_other")
+        )
+        gap = 100 * (both.test_accuracy_other.astype(float) - both.test_accuracy.astype(float))
+        if both.empty:
+            return NOT_RUN
+        if what == "farthest":
+            row = both.loc[gap.abs().idxmax()]
+            where = row.task if row.task != "noise" else f"{label(row.loss)}, {row.noise} {row.rate:g}"
+            return (
+                tex(f"{label(row.model) if row.task != 'noise' else ''} {where}".strip()) + f" (${gap[row.name]:+.1f}$)"
+            )
+        counts = {"runs": len(both), "equal": (gap == 0).sum(), "point": (gap.abs() > 1).sum()}
+        return str(counts[what])
 
     def the_runs(self, which):
         done = self.frame[self.frame.status == "done"]
