@@ -125,9 +125,10 @@ class SequenceClassifier(nn.Module):
     """Sequences (B, L, d_input) of any length -> logits (B, num_classes): linear, blocks, pooling over length, linear.
 
     Arguments: layer, one of LAYERS, what carries information along the sequence, the rest being equal; dropout in
-        [0, 1), tied over length; norm, "layer" or "batch"; prenorm, norm before or after each block (None: after, but
-        before in a Transformer), final_norm (None: as prenorm); bidirectional (None: causal, but not a Transformer, as
-        published); pooling, "mean" or "last"; layer_options, those of the `ssm` layers, or a Transformer's `heads`.
+        [0, 1), tied over length, but not in a Transformer; norm, "layer" or "batch"; prenorm, norm before or after each
+        block (None: after, but before in a Transformer), final_norm (None: as prenorm); bidirectional (None: causal, but
+        not a Transformer, as published); pooling, "mean" or "last"; layer_options, those of the `ssm` layers, but for
+        method "async", which needs more than a sequence, or a Transformer's `heads`.
     Raises ValueError for an unknown name or a value out of range.
 
     >>> net = SequenceClassifier(3, 10, **PRESETS["s4d-4x128"])
@@ -149,6 +150,8 @@ class SequenceClassifier(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
+        if layer_options.get("method") == "async":
+            raise ValueError("method must not be 'async', which needs the gaps between inputs: use the `ssm` layers")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {dropout!r}")
         attends = layer == "transformer"
@@ -286,6 +289,7 @@ def matched_width(layer: str, options: dict, *, d_input=1, num_classes=10, like:
     """The d_model, a multiple of `multiple`, that brings `layer` nearest in size to `like` with these `options`."""
     common = ("n_layers", "dropout", "prenorm", "norm", "final_norm", "bidirectional", "pooling")
     common = {name: value for name, value in options.items() if name in common}
+    options = {name: value for name, value in options.items() if name != "layer"}
 
     def parameters(layer, **options):
         with torch.random.fork_rng(devices=[]), torch.device("cpu" if layer in ("s4d", "s4") else "meta"):

@@ -46,6 +46,31 @@ def test_every_layer_trains_at_any_length(layer, bidirectional, norm):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.parametrize("layer", ["s4d", "s4"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_hessian_products_are_differences_of_gradients(layer, bidirectional):
+    net = classifier(layer, bidirectional=bidirectional, dropout=0.0).double()
+    u, labels = torch.randn(4, 9, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 4])
+    parameters = list(net.parameters())
+    direction = [torch.randn_like(p) for p in parameters]
+
+    def gradient(**options):
+        return torch.autograd.grad(nn.functional.cross_entropy(net(u), labels), parameters, **options)
+
+    along = sum((g * v).sum() for g, v in zip(gradient(create_graph=True), direction, strict=True))
+    product = torch.autograd.grad(along, parameters)
+    ends = []
+    for step in (1e-5, -2e-5):
+        with torch.no_grad():
+            for p, v in zip(parameters, direction, strict=True):
+                p.add_(v, alpha=step)
+        ends.append(gradient())
+    for name, hv, ahead, behind in zip(dict(net.named_parameters()), product, *ends, strict=True):
+        torch.testing.assert_close(
+            hv, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
 @pytest.mark.parametrize("layer", models.LAYERS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_blocks_look_ahead_only_if_told(layer, bidirectional):
@@ -188,6 +213,12 @@ def test_matched_width(layer):
     assert min(gaps) == gaps[-2]
 
 
+def test_a_preset_has_a_matched_width():
+    preset = models.PRESETS["s4d-4x128"]
+    bare = {name: value for name, value in preset.items() if name != "layer"}
+    assert models.matched_width("lstm", preset) == models.matched_width("lstm", bare)
+
+
 @pytest.mark.parametrize("layer", models.LAYERS)
 def test_autocast(layer):
     net, u = classifier(layer, dropout=0.0), torch.randn(2, 9, 3)
@@ -232,6 +263,7 @@ def test_make_knows_layers():
         ({"layer": "transformer", "heads": 3}, "heads must divide"),
         ({"layer": "lstm", "d_model": 7, "bidirectional": True}, "d_model must be even"),
         ({"method": "tustin"}, "method must be one of"),
+        ({"method": "async"}, "method must not be 'async'"),
     ],
 )
 def test_bad_options(options, message):

@@ -28,7 +28,7 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     """Discretise x' = A x + B u with step `dt`.
 
     Arguments:
-        A: diagonal (..., N), real or complex, or dense (..., N, N); tensor or NumPy array
+        A: diagonal (..., N), real or complex, or dense (..., N, N), single or double precision; tensor or NumPy array
         B: (..., N); A is taken as dense exactly when it has one dimension more than B
         dt: step > 0, a number or (...,)
         method: one of METHODS
@@ -57,8 +57,8 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
 def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None) -> None:
     """ValueError for what `discretize` does not take; reads the values of dt and gaps, so it waits for a GPU."""
     check_method(method, alpha)
-    if not (A.is_floating_point() or A.is_complex()):
-        raise ValueError(f"A must be floating point or complex, got {A.dtype}")
+    if A.dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        raise ValueError(f"A must be floating point or complex of single or double precision, got {A.dtype}")
     if not dt.is_floating_point():
         raise ValueError(f"dt must be floating point, got {dt.dtype}")
     dense = A.ndim == B.ndim + 1
@@ -73,6 +73,11 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(
             f"A must be (..., N) or (..., N, N) for B (..., N), got A {tuple(A.shape)} and B {tuple(B.shape)}"
         )
+    try:
+        torch.broadcast_shapes(dt.shape, A.shape[: B.ndim - 1], B.shape[:-1])
+    except RuntimeError:
+        shapes = f"dt {tuple(dt.shape)}, A {tuple(A.shape)} and B {tuple(B.shape)}"
+        raise ValueError(f"dt and the leading dimensions of A and B must broadcast, got {shapes}") from None
     if not ((dt > 0) & dt.isfinite()).all():
         raise ValueError(f"dt must be positive and finite, got {dt.min().item() if dt.numel() else 'nothing'}")
     if method == "async" and gaps is None:
@@ -87,14 +92,14 @@ def check_method(method: str, alpha: float = 0.5) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie in [0, 1], got {alpha}")
+        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
 
 
 def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None):
     dt = dt.unsqueeze(-1) if dt.ndim else dt  # (..., 1)
     z = dt * A
     if method in ("zoh", "dirac", "async"):
-        Bb = B if method == "dirac" else dt * B * _expm1_over(z)
+        Bb = torch.broadcast_tensors(B, z)[0] if method == "dirac" else dt * B * _expm1_over(z)
         return torch.exp(z if gaps is None else _outer(gaps, z, 1)), Bb
     alpha = ALPHA.get(method, alpha)
     return (1 + (1 - alpha) * z) / (1 - alpha * z), dt * B / (1 - alpha * z)
@@ -104,7 +109,7 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
     dt = dt[..., None, None] if dt.ndim else dt  # (..., 1, 1)
     N, z, b = A.shape[-1], dt * A, B.unsqueeze(-1)
     if method == "dirac":
-        return torch.matrix_exp(z), B
+        return torch.matrix_exp(z), B.expand(z.shape[:-1])
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
         block = torch.cat([z, (dt * b).expand(*z.shape[:-1], 1)], -1)

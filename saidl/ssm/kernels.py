@@ -10,13 +10,14 @@ the lesson. The diagonal form's powers are made in float64 (the tables are small
 arguments' precision, at least float32.
 """
 
+import functools
 import math
+import numbers
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
 
@@ -61,9 +62,9 @@ def dense_kernel(
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not A.dtype == B.dtype == C.dtype or not A.is_floating_point():
         raise ValueError(f"A, B and C must be floating point of one type, got {A.dtype}, {B.dtype} and {C.dtype}")
-    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, A))
     with torch.autocast(A.device.type, enabled=False):
-        return krylov_kernel(*discretize_dense(A, B, dt, method, alpha, gaps), C, length)
+        return krylov_kernel(*discretize_dense(A, B, dt.to(A.dtype), method, alpha, gaps), C, length)
 
 
 def dplr_kernel(
@@ -74,10 +75,7 @@ def dplr_kernel(
     Arguments: Lambda, P, B, C (H, N) complex, one of each conjugate pair; dt (H,); the rest as in `diagonal_kernel`.
     Raises: ValueError for any of the above out of range.
     """
-    check_length(length)
-    if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
-        raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")
-    check(Lambda, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    dt, gaps = _check_low_rank(Lambda, P, B, C, dt, length, method, alpha, gaps)
     with torch.autocast(Lambda.device.type, enabled=False):
         return krylov_kernel(*discretize_dplr(Lambda, P, B, dt, method, alpha, gaps), real_row(C), length)
 
@@ -93,8 +91,9 @@ def cauchy_kernel(
     With w_k = exp(-2 pi i k / L) and <a, b> = sum_n a_n b_n 2 dt / (2 (1-w) - dt Lambda_n (1+w)), conjugates included,
     the spectrum of K is <C, B> - <C, P> q <P*, B> / (1 + q <P*, P>), q = (1+w)/2. So written no node has a pole, not
     even w = -1.
+    Raises: ValueError for any of the above out of range.
     """
-    check_length(length)
+    dt, _ = _check_low_rank(Lambda, P, B, C, dt, length, "bilinear")
     if not truncated:
         Ab = discretize_dense(*dplr_to_dense(Lambda, P, B), dt, "bilinear")[0]  # (H, 2N, 2N)
         row = real_row(C).unsqueeze(-2)
@@ -153,22 +152,49 @@ def wide_complex(x: Tensor) -> torch.dtype:
     return torch.complex64 if x.device.type == "mps" else torch.complex128
 
 
+def _or_twice(plain):
+    """Decorates a `backward` that cannot itself be differentiated: where somebody wants second derivatives, the gradient is
+    autograd's of plain(ctx, *inputs), the same function in differentiable operations; the two inputs were saved first."""
+
+    def decorate(backward):
+        @functools.wraps(backward)
+        def run(ctx, *grads):
+            if not torch.is_grad_enabled():
+                return backward(ctx, *grads)
+            # views are leaves of this little graph: the gradients at hand and one input may depend on the other input
+            inputs, needed = [x.view_as(x) for x in ctx.saved_tensors[:2]], ctx.needs_input_grad
+            product = sum((y * grad).sum() for y, grad in zip(plain(ctx, *inputs), grads, strict=True))
+            wanted = [x for x, need in zip(inputs, needed[:2], strict=True) if need]
+            found = iter(torch.autograd.grad(product, wanted, create_graph=True, allow_unused=True))
+            return tuple(next(found) if need else None for need in needed)
+
+        return run
+
+    return decorate
+
+
+def _power_sums(c, z, length, dtype):
+    """`_PowerSums`, and the tables it is made of."""
+    zi, zsj = _power_tables(z, length)  # (H, s, N), (H, J, N)
+    left, zi, zsj = (x.to(dtype.to_complex()) for x in (c.unsqueeze(1) * zsj, zi, zsj))
+    K = _re_im(left.conj_physical()) @ _re_im(zi).mT  # (H, J, s)
+    return rearrange(K, "h j s -> h (j s)")[:, :length], left, zi, zsj
+
+
 class _PowerSums(torch.autograd.Function):
     """Re sum_n c_n z_n^l for l < L: c, z (H, N) -> (H, L)."""
 
     @staticmethod
     def forward(ctx, c, z, length, dtype):
-        zi, zsj = _power_tables(z, length)  # (H, s, N), (H, J, N)
-        left, zi, zsj = (x.to(dtype.to_complex()) for x in (c.unsqueeze(1) * zsj, zi, zsj))
-        ctx.save_for_backward(left, zi, zsj)
-        ctx.length, ctx.wide = length, z.dtype
-        K = _re_im(left.conj_physical()) @ _re_im(zi).mT  # (H, J, s)
-        return rearrange(K, "h j s -> h (j s)")[:, :length]
+        ctx.length, ctx.dtype, ctx.wide = length, dtype, z.dtype
+        K, *tables = _power_sums(c, z, length, dtype)
+        ctx.save_for_backward(c, z, *tables)
+        return K
 
     @staticmethod
-    @once_differentiable
+    @_or_twice(lambda ctx, c, z: _power_sums(c, z, ctx.length, ctx.dtype)[:1])
     def backward(ctx, grad):
-        left, zi, zsj = ctx.saved_tensors
+        _, _, left, zi, zsj = ctx.saved_tensors
         s, J = zi.shape[1], zsj.shape[1]
         grad = F.pad(grad, (0, J * s - ctx.length)).unflatten(-1, (J, s))  # (H, J, s)
         rows = _complex(grad @ _re_im(zi))  # sum_i g z^i: (H, J, N)
@@ -190,6 +216,11 @@ def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 def _powers(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(1, z, .., z^(count-1)) along dimension 1 by doubling, and the next power of two's power of z."""
+    if torch.is_grad_enabled():  # nothing may be written in place
+        table = torch.ones_like(z).unsqueeze(1)
+        while table.shape[1] < count:
+            table, z = torch.cat([table, table * z.unsqueeze(1)], 1), z * z
+        return table[:, :count], z
     table = z.new_empty(z.shape[0], count, z.shape[1])
     table[:, 0] = 1
     width = 1
@@ -220,6 +251,16 @@ def krylov_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
     return K[..., :length].reshape(*C.shape[:-1], length)
 
 
+def _krylov(A, b, count, power):
+    """`_Krylov`, and the powers of A it is made of."""
+    X, powers, rows = b, [], count * b.shape[1]
+    while X.shape[1] < rows:
+        A = powers[-1] @ powers[-1] if powers else A
+        powers.append(A)
+        X = torch.cat([X, X[:, : rows - X.shape[1]] @ A.mT], 1)
+    return X, A @ A if power and powers else A, powers
+
+
 class _Krylov(torch.autograd.Function):
     """b, A b, .., A^(count-1) b as rows, for A (H, N, N) and m vectors b (H, m, N): (H, count m, N), by doubling.
 
@@ -228,19 +269,15 @@ class _Krylov(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, A, b, count, power):
-        X, powers, rows = b, [], count * b.shape[1]
-        while X.shape[1] < rows:
-            A = powers[-1] @ powers[-1] if powers else A
-            powers.append(A)
-            X = torch.cat([X, X[:, : rows - X.shape[1]] @ A.mT], 1)
-        ctx.save_for_backward(X, *powers)
-        ctx.m, ctx.power = b.shape[1], power
-        return X, A @ A if power and powers else A
+        X, top, powers = _krylov(A, b, count, power)
+        ctx.save_for_backward(A, b, X, *powers)
+        ctx.m, ctx.count, ctx.power = b.shape[1], count, power
+        return X, top
 
     @staticmethod
-    @once_differentiable
+    @_or_twice(lambda ctx, A, b: _krylov(A, b, ctx.count, ctx.power)[:2])
     def backward(ctx, dX, dtop):
-        X, *powers = ctx.saved_tensors
+        _, _, X, *powers = ctx.saved_tensors
         dA = dtop if ctx.power else None
         for k in reversed(range(len(powers))):
             A, w = powers[k], ctx.m * 2**k
@@ -251,6 +288,12 @@ class _Krylov(torch.autograd.Function):
             dA = new.mT @ X[:, :n] if dA is None else dA.baddbmm_(new.mT, X[:, :n])
             dX = torch.cat([torch.baddbmm(dX[:, :n], new, A), dX[:, n:w]], 1)
         return dA, dX, None, None
+
+
+def _plain_conv(ctx, u, kernel):
+    n = fft_size(u.shape[-1] + kernel.shape[-1])
+    y = torch.fft.irfft(torch.fft.rfft(full(u), n=n) * _spectrum(kernel, n), n=n)
+    return (y[..., : u.shape[-1]].to(u.dtype),)
 
 
 class _FFTConv(torch.autograd.Function):
@@ -266,7 +309,7 @@ class _FFTConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @_or_twice(_plain_conv)
     def backward(ctx, grad):
         u, kernel = ctx.saved_tensors
         L = u.shape[-1]
@@ -354,7 +397,11 @@ def discretize_dplr(
     """
     alpha = ALPHA.get(method, alpha)
     if method not in (*ALPHA, "gbt") or alpha == 0:
-        return discretize_dense(*dplr_to_dense(Lambda, P, B), dt, method, alpha, gaps)
+        # a matrix exponential is squared many times, and each time doubles its rounding
+        wide = wide_complex(Lambda)
+        dense = dplr_to_dense(*(x.to(wide) for x in (Lambda, P, B)))
+        Ab, Bb = discretize_dense(*dense, dt.to(wide.to_real()), method, alpha, gaps)
+        return Ab.to(dt.dtype), Bb.to(dt.dtype)
     dt = dt.unsqueeze(-1)
     e = 1 / (1 - alpha * dt * Lambda)
     q, r, b = real_column(e * P), real_column(e.conj() * P), real_column(e * B)  # E p, E^T p, E b
@@ -388,8 +435,20 @@ def complex_row(row: Tensor) -> Tensor:
 
 
 def check_length(length: int) -> None:
-    if not isinstance(length, int) or length < 1:
+    if not isinstance(length, numbers.Integral) or isinstance(length, bool) or length < 1:
         raise ValueError(f"length must be an integer of at least 1, got {length!r}")
+
+
+def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
+    """dt and gaps in the precision of Lambda."""
+    check_length(length)
+    if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
+        raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")
+    if not Lambda.is_complex() or not Lambda.dtype == P.dtype == B.dtype == C.dtype:
+        types = ", ".join(str(x.dtype) for x in (Lambda, P, B, C))
+        raise ValueError(f"Lambda, P, B and C must be complex of one type, got {types}")
+    check(Lambda, B, dt, method, alpha, gaps := _one_gap(gaps, Lambda.real))
+    return dt.to(Lambda.real.dtype), gaps
 
 
 def _check_conv(u: Tensor, kernel: Tensor) -> None:
@@ -402,10 +461,10 @@ def _check_conv(u: Tensor, kernel: Tensor) -> None:
         raise ValueError(f"u and kernel must be real floating point, got {u.dtype} and {kernel.dtype}")
 
 
-def _one_gap(gaps, dt: Tensor) -> Tensor | None:
+def _one_gap(gaps, like: Tensor) -> Tensor | None:
     if gaps is None:
         return None
-    gaps = torch.as_tensor(gaps, dtype=dt.dtype, device=dt.device)
+    gaps = torch.as_tensor(gaps, dtype=like.dtype, device=like.device)
     if gaps.ndim:
         raise ValueError(f"a convolution kernel has one gap between all events, got gaps of shape {tuple(gaps.shape)}")
     return gaps

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from . import kernels
 from .discretization import check_method, discretize_diagonal
-from .hippo import INITS, normal_plus_low_rank
+from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
+TENSORS = ("log_dt", "log_A_real", "A_imag", "P", "B", "C", "D")  # what a kernel is made of
 KEPT = weakref.WeakKeyDictionary()  # layer -> its last kernel (`_SSM._kept`): here, and so in no copy and no saved file
 
 
@@ -65,11 +66,11 @@ class _SSM(nn.Module):
             raise ValueError(f"Re A must be negative (a decaying system), got {A.real.max().item()}")
         self.method, self.alpha, self.bidirectional, self.conv = method, alpha, bidirectional, conv
         A = A.expand(d_model, -1)
-        pairs = (2, *A.shape, 2) if bidirectional else (*A.shape, 2)
+        shape = (2, *A.shape, 2) if bidirectional else (*A.shape, 2)
         self.log_dt = nn.Parameter(torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)))
-        self.log_A_real = nn.Parameter(torch.log(-A.real).float())
-        self.A_imag = nn.Parameter(A.imag.float().clone())
-        self.C = nn.Parameter(torch.randn(pairs) * math.sqrt(0.5))
+        self.log_A_real = nn.Parameter(torch.log(-A.real).to(self.log_dt.dtype))
+        self.A_imag = nn.Parameter(A.imag.to(self.log_dt.dtype, copy=True))
+        self.C = nn.Parameter(torch.randn(shape) * math.sqrt(0.5))
         self.D = nn.Parameter(torch.randn(d_model))
 
     def forward(self, u: Tensor, rate: float = 1.0, gaps: Tensor | None = None) -> Tensor:
@@ -77,11 +78,13 @@ class _SSM(nn.Module):
 
         `rate` is the input's sampling step relative to the one trained on: 0.5 for input sampled twice as finely.
         `gaps` (L,), for method "async" alone: the time before each input in units of dt; it then runs step by step.
-        Raises: ValueError for another shape, a rate <= 0, gaps missing or out of place.
+        Raises: ValueError for another shape or type, a rate <= 0, gaps missing or out of place.
         """
         _check_rate(rate)
-        if u.ndim != 3 or u.shape[1] < 1 or u.shape[2] != len(self.D):
-            raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, got {tuple(u.shape)}")
+        if u.ndim != 3 or u.shape[1] < 1 or u.shape[2] != len(self.D) or not u.is_floating_point():
+            raise ValueError(
+                f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {u.dtype} {tuple(u.shape)}"
+            )
         if (gaps is None) == (self.method == "async"):
             raise ValueError(f"gaps (L,) are needed by method 'async' and by no other, got {gaps} with {self.method!r}")
         return self._convolve(u, rate) if gaps is None else self._recur(u, rate, gaps)
@@ -103,25 +106,43 @@ class _SSM(nn.Module):
         return self.kernel(length, rate) + (torch.stack([skip, torch.zeros_like(skip)]) if self.bidirectional else skip)
 
     def _kept(self, length: int, rate: float) -> Tensor:
-        """The last such kernel, if it was of the same parameters: of the same values, however they got there. Without
-        gradients only, and on a CPU, as the comparison would wait for another device."""
-        settings = length, rate, self.method, self.alpha, self.bidirectional
-        before, parameters, kernel = KEPT.get(self, (None, (), None))
-        if settings != before or not all(map(_same, parameters, self.parameters())):
+        """The last such kernel, if it was of the same tensors: of the same values, however they got there (pruning, say,
+        puts one in a parameter's place). Without gradients only, and on a CPU, as the comparison would wait for another device."""
+        tensors = {name: x for name in TENSORS if (x := getattr(self, name, None)) is not None}
+        settings = length, float(rate), self.method, self.alpha, self.bidirectional, *tensors
+        before, values, kernel = KEPT.get(self, (None, (), None))
+        if settings != before or not all(map(_same, values, tensors.values())):
             kernel = self._kernel_and_skip(length, rate)
-            KEPT[self] = settings, [p.detach().clone() for p in self.parameters()], kernel
+            KEPT[self] = settings, [x.detach().clone() for x in tensors.values()], kernel
         return kernel
 
+    @_exactly
     def _recur(self, u: Tensor, rate: float, gaps: Tensor) -> Tensor:
-        if tuple(gaps.shape) != (u.shape[1],) or not (gaps >= 0).all():
-            raise ValueError(
-                f"gaps must be ({u.shape[1]},) and at least 0, got {tuple(gaps.shape)}, least {gaps.min().item()}"
-            )
+        gaps = _checked_gaps(gaps, (u.shape[1],), kernels.full(self.log_dt))
         state, ys = self.initial_state(len(u), rate), []
         for u_t, gap in zip(u.unbind(1), gaps.unbind(), strict=True):
-            y_t, state = self.step(u_t, state, gap)
+            y_t, state = self._step(u_t, state, gap)
             ys.append(y_t)
         return torch.stack(ys, 1)
+
+    @_exactly
+    def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
+        """One input u_t (B, H) -> y_t (B, H) in its dtype and the next state; only "async" looks at the gap since the last.
+
+        Raises: ValueError for another shape or type, a gap < 0, a bidirectional layer.
+        """
+        _check_step(self)
+        if tuple(u_t.shape) != (len(state.x), len(self.D)) or not u_t.is_floating_point():
+            raise ValueError(
+                f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {u_t.dtype} {tuple(u_t.shape)}"
+            )
+        return self._step(
+            u_t, state, _checked_gaps(gap, (), kernels.full(self.log_dt)) if self.method == "async" else None
+        )
+
+    def _step(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, State]:
+        y, x = self._advance(u_t, state, gap)
+        return torch.addcmul(y, self.D, u_t).to(u_t.dtype), state._replace(x=x)
 
     def _dt(self, rate: float) -> Tensor:
         return torch.exp(kernels.full(self.log_dt)) * rate  # (H,)
@@ -142,7 +163,7 @@ class S4D(_SSM):
 
     Arguments:
         d_model: channels H >= 1; d_state: N, even
-        init: "legs", "lin", "inv", "real", or a complex tensor (N/2,) or (H, N/2) with Re < 0
+        init: "legs", "lin", "inv", "real", or a complex tensor or array (N/2,) or (H, N/2) with Re < 0
         method, alpha: as in `discretize`
         train_B: train B (H, N/2) as well, from 1
         bidirectional: a second C, for the future
@@ -197,14 +218,10 @@ class S4D(_SSM):
         # a real product with (Re x, Im x) is Re(C x)
         return State(x, Ab, None, torch.view_as_real((2 * C * Bb).to(C.dtype).conj_physical()))
 
-    @_exactly
-    def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
-        """One input u_t (B, H) -> y_t (B, H) and the next state; only "async" looks at the gap since the last input."""
-        _check_step(self)
-        Ab = torch.exp(gap * state.Ab) if self.method == "async" else state.Ab
+    def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
+        Ab = state.Ab if gap is None else torch.exp(gap * state.Ab)
         x = torch.addcmul(u_t.unsqueeze(-1).to(Ab.dtype), Ab, state.x)
-        y = torch.einsum("bhnr,hnr->bh", torch.view_as_real(x), state.C)
-        return torch.addcmul(y, self.D, u_t), state._replace(x=x)
+        return torch.einsum("bhnr,hnr->bh", torch.view_as_real(x), state.C), x
 
 
 class S4(_SSM):
@@ -227,7 +244,8 @@ class S4(_SSM):
     ):
         Lambda, P, B, _ = normal_plus_low_rank(d_state)
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
-        self.P, self.B = (nn.Parameter(torch.view_as_real(x).float().repeat(d_model, 1, 1)) for x in (P, B))
+        P, B = (torch.view_as_real(x).to(self.log_dt.dtype) for x in (P, B))
+        self.P, self.B = (nn.Parameter(x.repeat(d_model, 1, 1)) for x in (P, B))
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
@@ -246,28 +264,36 @@ class S4(_SSM):
             Ab = self._dt(rate)[:, None, None] * kernels.dplr_to_dense(self._A(), P, P)[0]
         return State(torch.zeros(batch, *Bb.shape, dtype=Bb.dtype, device=Bb.device), Ab, Bb, C)
 
-    @_exactly
-    def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
-        """One input u_t (B, H) -> y_t (B, H) and the next state; only "async" looks at the gap since the last input."""
-        _check_step(self)
-        Ab = torch.matrix_exp(gap * state.Ab) if self.method == "async" else state.Ab
+    def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
+        Ab = state.Ab if gap is None else torch.matrix_exp(gap * state.Ab)
         x = torch.einsum("hij,bhj->bhi", Ab, state.x) + u_t.unsqueeze(-1) * state.Bb
-        return torch.addcmul(torch.einsum("bhn,hn->bh", x, state.C), self.D, u_t), state._replace(x=x)
+        return torch.einsum("bhn,hn->bh", x, state.C), x
 
 
 def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
+    modes = pairs(d_state)
     if isinstance(init, str):
         if init not in INITS:
             raise ValueError(f"init must be one of {', '.join(INITS)} or a complex tensor, got {init!r}")
         return INITS[init](d_state)
-    if tuple(init.shape) not in ((d_state // 2,), (d_model, d_state // 2)) or not init.is_complex():
-        shapes = f"({d_state // 2},) or ({d_model}, {d_state // 2})"
-        raise ValueError(f"init must be complex of shape {shapes}, got {init.dtype} {tuple(init.shape)}")
+    init = torch.as_tensor(init)
+    if tuple(init.shape) not in ((modes,), (d_model, modes)) or not init.is_complex() or not init.isfinite().all():
+        shapes = f"({modes},) or ({d_model}, {modes})"
+        raise ValueError(
+            f"init must be complex, finite and of shape {shapes}, got {init.dtype} {tuple(init.shape)}: {init}"
+        )
     return init
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+
+
+def _checked_gaps(gaps, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    gaps = torch.as_tensor(gaps, dtype=like.dtype, device=like.device)
+    if tuple(gaps.shape) != shape or not ((gaps >= 0) & gaps.isfinite()).all():
+        raise ValueError(f"gaps must be of shape {shape}, finite and at least 0, got {gaps}")
+    return gaps
 
 
 def _check_rate(rate: float) -> None:

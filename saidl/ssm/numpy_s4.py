@@ -25,6 +25,7 @@ and Re, "On the Parameterization and Initialization of Diagonal State Space Mode
 """
 
 from functools import partial
+from math import factorial
 
 import numpy as np
 
@@ -55,8 +56,10 @@ def hippo_modes(n):
 
 def zoh(z):
     """Exact for an input held constant over each step: f = e^z, g = (e^z - 1)/z, and both derivatives."""
-    f, g = np.exp(z), np.expm1(z) / z
-    return f, f, g, (f - g) / z
+    f, g, near, dg = np.exp(z), np.expm1(z) / z, np.where(abs(z) < 1, z, 0), 0
+    for k in range(18, 0, -1):  # g' = sum_k k z^(k-1) / (k+1)!, because f - g cancels as z -> 0
+        dg = dg * near + k / factorial(k + 1)
+    return f, f, g, np.where(near == z, dg, (f - g) / z)
 
 
 def gbt(z, alpha):

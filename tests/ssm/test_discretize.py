@@ -59,6 +59,17 @@ def test_batched_is_one_by_one(method, dense):
             torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ssm.METHODS)
+@pytest.mark.parametrize("dense", [False, True])
+def test_many_steps_for_one_system(method, dense):
+    A, B = diagonal_system()
+    A = torch.diag(A) if dense else A
+    dt = torch.tensor([0.01, 0.1, 0.3], dtype=torch.float64)
+    many = ssm.discretize(A, B, dt, method, **options(method))
+    one = [ssm.discretize(A, B, step, method, **options(method)) for step in dt]
+    torch.testing.assert_close(many, tuple(torch.stack(x) for x in zip(*one, strict=True)))
+
+
 def test_zoh_of_an_integrator():
     """A = 0: x_k = x_{k-1} + dt B u_k; and a double integrator, whose A is singular and not zero."""
     zero, one = torch.zeros(1, dtype=torch.complex128), torch.ones(1, dtype=torch.complex128)
@@ -139,8 +150,9 @@ def test_arrays_in_arrays_out():
         ({"dt": float("nan")}, "dt must be positive"),
         ({"dt": float("inf")}, "dt must be positive"),
         ({"method": "tustin"}, "method must be one of zoh.*'tustin'"),
-        ({"method": "gbt", "alpha": 1.5}, "alpha must lie in"),
-        ({"method": "gbt", "alpha": float("nan")}, "alpha must lie in"),
+        ({"method": "gbt", "alpha": 1.5}, "alpha must be a number in"),
+        ({"method": "gbt", "alpha": float("nan")}, "alpha must be a number in"),
+        ({"method": "gbt", "alpha": torch.tensor(0.3)}, r"number in \[0, 1\], got tensor\(0.3"),
         ({"method": "async"}, "'async' needs gaps"),
         ({"method": "async", "gaps": -1.0}, "gaps must be at least 0"),
         ({"gaps": 1.0}, "gaps belong to method 'async'"),
@@ -148,6 +160,8 @@ def test_arrays_in_arrays_out():
         ({"B": torch.ones(3)}, "A must be"),
         ({"A": torch.ones(4, 3)}, "A must be"),
         ({"A": torch.ones(4, dtype=torch.int64)}, "A must be floating point"),
+        ({"A": -torch.ones(4, dtype=torch.bfloat16)}, "A must be floating point.*torch.bfloat16"),
+        ({"A": -torch.ones(2, 4), "B": torch.ones(2, 4), "dt": torch.ones(3)}, r"dt .*must broadcast.*\(3,\)"),
     ],
 )
 def test_bad_input(changes, message):

@@ -151,6 +151,35 @@ def test_low_rank_kernel_gradients(kernel, length):
     torch.autograd.gradcheck(lambda *x: kernel(*x, length), inputs)
 
 
+LOW_RANK = [ssm.cauchy_kernel, ssm.dplr_kernel]
+KERNELS = [ssm.diagonal_kernel, ssm.dense_kernel, *LOW_RANK]
+
+
+def inputs(kernel, dtype=torch.complex128):
+    """A small system for any of the four."""
+    A, B, C, dt = dense(2, 3) if kernel is ssm.dense_kernel else pairs(2, 2)
+    system = (A, pairs(2, 2, seed=1)[1], B, C) if kernel in LOW_RANK else (A, B, C)
+    return [*(x.to(dtype if x.is_complex() else dtype.to_real()) for x in system), dt]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("length", [1, 2, 7, 12])
+def test_second_derivatives(kernel, length):
+    """Of all inputs, and of one alone: then a part of the backward pass has nothing to give."""
+    x = [v.requires_grad_() for v in inputs(kernel)]
+    fixed = [v.detach() for v in x]
+    torch.autograd.gradgradcheck(lambda *x: kernel(*x, length), x, fast_mode=True)
+    torch.autograd.gradgradcheck(lambda C: kernel(*fixed[:-2], C, fixed[-1], length), x[-2], fast_mode=True)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_step_may_have_another_precision_and_the_length_any_integer_type(kernel):
+    *system, dt = inputs(kernel, torch.complex64)
+    K = kernel(*system, dt, 20)
+    assert K.dtype == torch.float32
+    torch.testing.assert_close(K, kernel(*system, dt.float(), np.int64(20)), rtol=1e-5, atol=1e-5)
+
+
 # --------------------------------------------------------------------------------------------------------- convolution
 
 
@@ -188,6 +217,18 @@ def test_fft_conv_gradients_in_any_pieces(monkeypatch, chunk, directions):
         torch.testing.assert_close(ssm.fft_conv(u, k), ssm.direct_conv(u, k))
     torch.autograd.gradcheck(lambda u: ssm.fft_conv(u, k.detach()), u)
     torch.autograd.gradcheck(lambda k: ssm.fft_conv(u.detach(), k), k)
+
+
+@pytest.mark.parametrize("directions", [(), (2,)])
+@pytest.mark.parametrize("K", [5, 9])
+def test_fft_conv_has_second_derivatives(directions, K):
+    u = torch.randn(2, 3, 7, dtype=torch.float64)
+    k = torch.randn(*directions, 3, K, dtype=torch.float64)
+    torch.autograd.gradgradcheck(ssm.fft_conv, (u.requires_grad_(), k.requires_grad_()))
+    u, k = u.detach(), k.detach()
+    for x, arguments in ((k, lambda k: (u, k)), (u, lambda u: (u, k)), (u, lambda u: (u, k * u.sum()))):
+        losses = [lambda x, f=f, a=arguments: f(*a(x)).square().sum() for f in (ssm.fft_conv, ssm.direct_conv)]
+        torch.testing.assert_close(*(torch.autograd.functional.hessian(loss, x) for loss in losses))
 
 
 def test_fft_conv_keeps_layout_and_precision():
@@ -239,6 +280,7 @@ def test_fft_sizes():
     [
         ({"length": 0}, "length must be .* 0"),
         ({"length": 2.5}, "length must be .* 2.5"),
+        ({"length": True}, "length must be .* True"),
         ({"dt": torch.zeros(3)}, "dt must be positive"),
         ({"dt": torch.ones(2)}, r"dt \(H,\)"),
         ({"B": torch.ones(3, 5)}, r"\(3, 5\)"),
@@ -247,19 +289,32 @@ def test_fft_sizes():
         ({"method": "async", "gaps": torch.ones(5)}, "one gap"),
     ],
 )
-@pytest.mark.parametrize("kind", ["diagonal", "dense", "dplr"])
-def test_bad_kernel_input(kind, changes, message):
-    A = -torch.eye(4).expand(3, 4, 4) if kind == "dense" else -torch.ones(3, 4, dtype=torch.complex64)
-    low_rank = lambda A, B, C, dt, length, *x, **y: ssm.dplr_kernel(A, B, B, C, dt, length, *x, **y)  # noqa: E731
-    function = {"diagonal": ssm.diagonal_kernel, "dense": ssm.dense_kernel, "dplr": low_rank}[kind]
-    arguments = {"A": A, "B": torch.ones(3, 4), "C": torch.ones(3, 4).to(A.dtype), "dt": torch.ones(3), "length": 5}
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_bad_kernel_input(kernel, changes, message):
+    if kernel is ssm.cauchy_kernel and "method" in changes:
+        pytest.skip("bilinear alone")
+    A = -torch.eye(4).expand(3, 4, 4) if kernel is ssm.dense_kernel else -torch.ones(3, 4, dtype=torch.complex64)
+    ones = torch.ones(3, 4).to(A.dtype)
+    arguments = {"B": ones, "C": ones, "dt": torch.ones(3), "length": 5}
+    arguments |= {"Lambda": A, "P": ones} if kernel in LOW_RANK else {"A": A}
     with pytest.raises(ValueError, match=message):
-        function(**arguments | changes)
+        kernel(**arguments | changes)
 
 
-def test_real_diagonals_are_refused():
-    with pytest.raises(ValueError, match="complex"):
-        ssm.diagonal_kernel(-torch.ones(3, 4), torch.ones(3, 4), torch.ones(3, 4), torch.ones(3), 5)
+@pytest.mark.parametrize("kernel", [ssm.diagonal_kernel, *LOW_RANK])
+def test_real_diagonals_are_refused(kernel):
+    *system, dt = inputs(kernel)
+    for i in range(len(system)):
+        if (kernel, i) != (ssm.diagonal_kernel, 1):  # its B may be real
+            with pytest.raises(ValueError, match="complex"):
+                kernel(*system[:i], system[i].real, *system[i + 1 :], dt, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_refused(dtype):
+    """Its inverses and exponentials were infinite."""
+    with pytest.raises(ValueError, match=f"single or double precision, got {dtype}"):
+        ssm.dense_kernel(*(x.to(dtype) for x in dense()), 5)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,19 @@ def test_discretize_is_scipys(method):
         np.testing.assert_allclose((Ab[h, m], Bb[h, m]), (ab[0, 0], bb[0, 0]), rtol=1e-11)
 
 
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1e-3, 0.03, 0.9, 1.1, 4])
+@pytest.mark.parametrize(("dtype", "precision"), [("complex64", 1e-6), ("complex128", 1e-14)])
+def test_zohs_derivative_keeps_its_digits(size, dtype, precision):
+    """g = (e^z - 1)/z is the integral of e^(tz) over t in [0, 1], so g' is that of t e^(tz): by Gauss and Legendre."""
+    z = (size * np.exp(1j * np.linspace(1.6, 4.6, 9))).astype(dtype)
+    t, weight = np.polynomial.legendre.leggauss(30)
+    t = (t + 1) / 2
+    want = (weight / 2 * t * np.exp(z.astype(complex)[:, None] * t)).sum(1)
+    dg = s4.zoh(z)[3]
+    assert dg.dtype == dtype
+    assert (abs(dg - want) / abs(want)).max() < precision
+
+
 @pytest.mark.parametrize("method", s4.METHODS)
 @pytest.mark.parametrize("length", [1, 2, 33])
 def test_convolution_is_recurrence(method, length):
