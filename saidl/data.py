@@ -9,6 +9,7 @@ No DataLoader and no workers: a whole data set fits in memory, batches are index
 
 import csv
 import hashlib
+import numbers
 import os
 import shutil
 import tempfile
@@ -57,6 +58,7 @@ class Images:
 
     def select(self, index) -> "Images":
         index = torch.as_tensor(index)
+        index = index.nonzero().flatten() if index.dtype == torch.bool else index
         return replace(
             self,
             images=self.images[index],
@@ -94,9 +96,9 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
         split = spoken_digits(root)
     elif name in ("delayed-recall", "adding"):
         split = synthetic(name)
-    elif Path(name).is_dir():
-        split = from_folder(Path(name))
-    elif os.sep in str(name) or str(name).startswith("."):
+    elif Path(name).expanduser().is_dir():
+        split = from_folder(Path(name).expanduser())
+    elif os.sep in str(name) or str(name).startswith((".", "~")):
         raise FileNotFoundError(f"no folder {name!r}")
     else:
         raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
@@ -105,7 +107,7 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
 
 def subset(images: Images, size: int, seed: int) -> Images:
     """`size` samples, equally many of each class up to one, drawn without replacement, in their original order."""
-    if not isinstance(size, int) or not 0 < size <= len(images):
+    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or not 0 < size <= len(images):
         raise ValueError(f"train_size must be a whole number in [1, {len(images)}], not {size!r}")
     rng, labels = np.random.default_rng(seed), images.labels.numpy()
     order = rng.permutation(len(images))
@@ -195,7 +197,7 @@ def from_torchvision(name: str, root) -> Split:
     maker = getattr(torchvision.datasets, TORCHVISION[name])
     folder = find(FOLDERS[name], root)
     if folder is None:
-        folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or Path.home() / ".cache/saidl"))
+        folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser())
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
     except (
@@ -232,23 +234,23 @@ def download(maker, name: str, root: Path) -> Path:
 def find(entry: str, root=None) -> Path | None:
     """Where a file or folder of the data folder is: root or SAIDL_DATA when given, else ./data, ../data or ~/.cache/saidl."""
     chosen = root or os.environ.get("SAIDL_DATA")
-    places = [Path(chosen)] if chosen else [Path("data"), Path("../data"), Path.home() / ".cache/saidl"]
+    places = [Path(place).expanduser() for place in ([chosen] if chosen else ["data", "../data", "~/.cache/saidl"])]
     return next((place / entry for place in places if (place / entry).exists()), None)
 
 
 def from_folder(folder: Path) -> Split:
-    """train/<class>/* and test/<class>/*, every image of one size and mode, classes and files ordered by name."""
-    parts = []
+    """train/<class>/* and test/<class>/*, every image of one size, classes and files ordered by name; grey when all are."""
     for part in ("train", "test"):
         if not (folder / part).is_dir():
             raise FileNotFoundError(f"{folder} must hold the folders train and test; {part} is missing")
-        files, classes = class_files(folder / part)
-        if parts and classes != parts[0].classes:
-            raise ValueError(
-                f"train and test must have the same classes, not {list(parts[0].classes)} and {list(classes)}"
-            )
-        parts.append(read_images(files, classes, folder.name))
-    return Split(*parts)
+    (train, classes), (test, others) = (class_files(folder / part) for part in ("train", "test"))
+    if classes != others:
+        raise ValueError(f"train and test must have the same classes, not {list(classes)} and {list(others)}")
+    both = read_images(train + test, classes, folder.name)
+    return Split(
+        replace(both.select(range(len(train))), index=torch.arange(len(train))),
+        replace(both.select(range(len(train), len(both))), index=torch.arange(len(test))),
+    )
 
 
 def from_classes(folder, size: int | None = None) -> Images:
@@ -307,17 +309,23 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: str, size: int | None = None) -> Images:
-    """Image files with their labels -> Images; grey when all are, else RGB. Raises ValueError naming the file that cannot be read or, when
-    none is asked for, has another size than the first."""
+    """Image files with their labels -> Images; grey when all are, else RGB. Raises ValueError naming the file that cannot be read, has no
+    eight or sixteen bits a channel or, when no size is asked for, has another one than the first."""
     from PIL import Image
 
     arrays = []
     for path, _ in files:
         try:
             with Image.open(path) as image:
-                image = image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB")
+                if image.mode.startswith("I;16"):  # convert would cut off all that is above 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                if image.mode in ("I", "F"):
+                    raise ValueError(f"its pixels have 32 bits (mode {image.mode}), whose range is unknown")
+                image = image.convert("L" if image.mode in ("1", "L") else "RGB")
                 arrays.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR) if size else image))
-        except OSError as error:
+        except (
+            Exception
+        ) as error:  # Pillow raises OSError, SyntaxError, DecompressionBombError ..., depending on what is broken
             raise ValueError(f"cannot read {path} as an image: {error}") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             raise ValueError(
@@ -342,15 +350,19 @@ def spoken_digits(root, length: int = 8192) -> Split:
         )
     sounds, labels, held_out = [], [], []
     for path in sorted(folder.glob("*.wav")):
-        digit, _, number = path.stem.split("_")
         try:
+            digit, _, number = path.stem.split("_")
+            labels.append(int(digit))
+            held_out.append(int(number) < 5)
             with wave.open(str(path)) as sound:
+                if (form := (sound.getnchannels(), sound.getsampwidth())) != (1, 2):
+                    raise ValueError(f"it has {form[0]} channels of {form[1]} bytes, not one of two")
                 samples = np.frombuffer(sound.readframes(length), dtype="<i2")
-        except (wave.Error, EOFError) as error:
-            raise ValueError(f"cannot read {path.name}: {error}") from error
+        except (wave.Error, EOFError, ValueError) as error:
+            raise ValueError(f"cannot read {path.name} as <digit>_<speaker>_<number>.wav: {error}") from error
         sounds.append(np.pad(samples, (0, length - len(samples))))
-        labels.append(int(digit))
-        held_out.append(int(number) < 5)
+    if not sounds:
+        raise ValueError(f"{folder} holds no .wav files")
     whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), tuple("0123456789"), "spoken-digits")
     held_out = np.array(held_out)
     return Split(whole.select(np.flatnonzero(~held_out)), whole.select(np.flatnonzero(held_out)))
@@ -365,6 +377,8 @@ def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024
     one in each half; is the sum of the two marked numbers above 1? (chance 1/2)
     """
     rng, count = np.random.default_rng(seed), train + test
+    if name not in ("delayed-recall", "adding"):
+        raise ValueError(f"name must be delayed-recall or adding, not {name!r}")
     if length < 4:
         raise ValueError(f"length must be at least 4, not {length}")
     if name == "delayed-recall":

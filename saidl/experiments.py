@@ -210,9 +210,8 @@ def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed
         kind = "symmetric"
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
-    hyper, _ = losses.settings(loss, family, kind)
-    if l1 := losses.L1.get((loss, family), losses.L1.get((loss, "cifar10"))):
-        changes = {"l1": l1, "weight_decay": 0.0} | changes
+    hyper, penalty = losses.recipe(loss, family, kind)
+    changes = {"l1": penalty, "weight_decay": 0.0} | changes if penalty else changes
     try:
         settings = replace(base, **changes)
     except TypeError as error:

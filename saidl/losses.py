@@ -41,7 +41,7 @@ class RobustLoss(nn.Module):
 
     def __init__(self, num_classes: int = 10, reduction: str = "mean"):
         super().__init__()
-        if not isinstance(num_classes, int) or num_classes < 2:
+        if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
             raise ValueError(f"num_classes must be a whole number of at least 2, not {num_classes!r}")
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
@@ -50,9 +50,8 @@ class RobustLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         check_batch(logits, target, self.num_classes)
         # from here on nothing multiplies matrices, so autocast leaves float32 alone
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         try:
-            values = self.per_sample(self.log_probabilities(logits), target)  # (B,)
+            values = self.per_sample(self.log_probabilities(at_least_single(logits)), target)  # (B,)
         except (IndexError, RuntimeError):
             check_range(target, self.num_classes)  # the usual reason; asking beforehand would cost every step
             raise
@@ -69,13 +68,22 @@ class RobustLoss(nn.Module):
         return ", ".join(f"{k}={v}" for k, v in settings.items())
 
 
+def at_least_single(logits: Tensor) -> Tensor:
+    """Half precision as float32, the rest as it is."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
 def check_batch(logits: Tensor, target: Tensor, num_classes: int) -> None:
     if logits.ndim != 2 or logits.shape[1] != num_classes or not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating, of shape (B, {num_classes}), not {logits.dtype} {tuple(logits.shape)}"
         )
+    if not isinstance(target, Tensor):
+        raise ValueError(f"target must be int64 of shape ({len(logits)},), a torch tensor, not {type(target).__name__}")
     if target.shape != logits.shape[:1] or target.dtype != torch.int64:
-        raise ValueError(f"target must be int64 of shape ({len(logits)},), not {target.dtype} {tuple(target.shape)}")
+        raise ValueError(
+            f"target must be int64 of shape ({len(logits)},), a torch tensor, not {target.dtype} {tuple(target.shape)}"
+        )
 
 
 def check_range(target: Tensor, num_classes: int) -> None:
@@ -225,7 +233,7 @@ class AsymmetricExponential(RobustLoss):
 
 
 class AsymmetricMeanSquaredError(RobustLoss):
-    """AMSE, mean_k (p_k - a 1[k = y])^2, a >= 1 (Wang et al. 2025, Joint Asymmetric Loss)."""
+    """AMSE, mean_k (p_k - a 1[k = y])^2, a > 0, robust for a >= 1 (Wang et al. 2025, Joint Asymmetric Loss)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 30.0):
         super().__init__(num_classes, reduction)
@@ -439,7 +447,7 @@ L1 = {
 
 
 def names() -> list[str]:
-    """Every name `make` knows: single losses, then the published combinations. Any other "active+passive" of two singles works too."""
+    """Single losses, then the published combinations. `make` also takes ALIASES of theirs and any other "active+passive" of two singles."""
     return [*SINGLE, *PAIRS]
 
 
@@ -458,6 +466,13 @@ def settings(name: str, dataset: str = "cifar10", noise: str = "symmetric") -> t
     if name in ("eps-ce+mae", "eps-fl+mae") and noise.startswith(("asymmetric", "pair")):
         values = values | {"alpha": 0.02, "m": 1e3}
     return dict(values), source
+
+
+def recipe(name: str, dataset: str = "cifar10", noise: str = "symmetric") -> tuple[dict, float]:
+    """What a loss is trained with on a data set: the hyperparameters of `settings`, and the weight of the L1 penalty that stands in for
+    weight decay (0: none)."""
+    name = resolve(name)
+    return settings(name, dataset, noise)[0], L1.get((name, dataset), L1.get((name, "cifar10"), 0.0))
 
 
 def make(name: str, num_classes: int = 10, reduction: str = "mean", **hyper) -> RobustLoss:

@@ -15,7 +15,7 @@ import pickle
 import re
 import zipfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,8 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     Arguments: kind, one of KINDS; rate in [0, 1], the share of labels that leave their class (for asymmetric kinds: of each class that
         moves at all; human kinds have their own and ignore it); num_classes K; dataset, for asymmetric kinds: a name in MOVES
         (CIFAR-10's for ten classes when None) or your own ((from, to), ...).
-    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen: every wrong class alike.
+    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen: every wrong class alike, the
+        rate being the mean of its normal law cut to [0, 1].
     Raises ValueError for an unknown kind, a rate outside [0, 1], or a data set without moves.
     """
     if kind not in KINDS:
@@ -107,7 +108,7 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
         steps.append(step)
     if kind == "asymmetric":
         return eye + sum(step - eye for step in steps)
-    return np.linalg.multi_dot([eye, *steps])  # a label moved by one step may be moved on, or back, by a later one
+    return reduce(np.matmul, steps, eye)  # a label moved by one step may be moved on, or back, by a later one
 
 
 def corrupt(
@@ -136,6 +137,8 @@ def corrupt(
         raise ValueError(
             f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
         )
+    if exact is True and kind == "instance-dependent" and not own:
+        nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
     rng = np.random.default_rng(seed)
     if not own and kind in HUMAN and exact:
         noisy = human_for(clean, kind, indices, root)
@@ -203,14 +206,19 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     if dataset is None and num_classes == 10:
         dataset = "cifar10"
     if not isinstance(dataset, str) and dataset is not None:
-        pairs = tuple((int(a), int(b)) for a, b in dataset)
+        pairs = tuple((int(a), int(b)) for a, b in (dataset.items() if isinstance(dataset, dict) else dataset))
     elif dataset in MOVES:
         pairs = MOVES[dataset]
     else:
         raise ValueError(
             f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}"
         )
-    if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len({a for a, _ in pairs}) < len(pairs):
+    stays = any(a == b for a, b in pairs)
+    if (
+        stays
+        or any(not 0 <= c < num_classes for pair in pairs for c in pair)
+        or len({a for a, _ in pairs}) < len(pairs)
+    ):
         raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
     return pairs
 
@@ -230,7 +238,8 @@ def choose(members: np.ndarray, share: float, rng) -> np.ndarray:
 
 def draw_rows(p: np.ndarray, rng) -> np.ndarray:
     """One draw from each row of p (N, K)."""
-    return (p.cumsum(1) < rng.random((len(p), 1)) * p.sum(1, keepdims=True)).sum(1)
+    drawn = (p.cumsum(1) < rng.random((len(p), 1)) * p.sum(1, keepdims=True)).sum(1)
+    return np.minimum(drawn, p.shape[1] - 1)  # in float32 a row's sum may be larger than the last of its partial sums
 
 
 def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarray:

@@ -299,7 +299,7 @@ def held_out(fit: np.ndarray, test: np.ndarray):
     """How well each family, fitted to one table of counts (K, K), foretells another: bits a label, as a DataFrame."""
     import pandas as pd
 
-    rows = []
+    rows, test = [], np.asarray(test)
     for name, (parameters, fitted) in families(len(fit)).items():
         T = fitted(np.asarray(fit, float))
         log = np.log2(

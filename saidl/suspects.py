@@ -96,13 +96,14 @@ def network(images: Images) -> tuple[str, dict, training.Settings]:
 def train(images: Images, loss: str = "ce", *, epochs: int | None = None, seed: int = 0, test: Images | None = None):
     """Train on all the images and labels given -> (Classifier, training.History); test, images with true labels, if any."""
     name, options, settings = network(images)
-    settings = replace(settings, epochs=epochs or settings.epochs)
+    settings = replace(settings, epochs=settings.epochs if epochs is None else epochs)
+    hyper, penalty = losses.recipe(loss, "mnist" if name == "cnn4" else "cifar10")
+    settings = replace(settings, l1=penalty, weight_decay=0.0) if penalty else settings
     if test is None:  # `fit` reports accuracy on something: a few training images, once
         test, settings = images.select(range(min(len(images), 100))), replace(settings, eval_every=settings.epochs)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = models.make(name, **options)
-    hyper = losses.settings(loss)[0]
     history = training.fit(model, images, test, losses.make(loss, len(images.classes), **hyper), settings, seed=seed)
     mean, std = training.statistics((part.float() for part in images.images.split(4096)), 1)
     told = {"network": name, "options": options, "classes": list(images.classes), "loss": loss}
@@ -110,17 +111,20 @@ def train(images: Images, loss: str = "ce", *, epochs: int | None = None, seed: 
 
 
 def out_of_sample(
-    images: Images, names: Sequence[str] = ("ce",), *, folds: int = 3, epochs: int | None = None, seed: int = 0, n_jobs: int = 1
+    images: Images, names: str | Sequence[str] = ("ce",), *, folds: int = 3, epochs: int | None = None, seed: int = 0, n_jobs: int = 1
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Probabilities (N, K) for every image by networks that were not trained on it, for each loss named.
 
     Arguments: folds, stratified by the label given (as many as the smallest class has images, if that is less); epochs
         (None: the recipe's); n_jobs, trainings at once, each on one thread.
-    Raises ValueError for a class with fewer than two images.
+    Raises ValueError for a class with fewer than two images or an unknown loss, before any training.
     """
     from joblib import Parallel, delayed
     from sklearn.model_selection import StratifiedKFold
 
+    names = [names] if isinstance(names, str) else list(names)
+    for loss in names:
+        losses.resolve(loss)
     counts = class_counts(images)
     if counts.min() < 2:
         rare = [images.classes[c] for c in np.flatnonzero(counts < 2)]

@@ -9,6 +9,7 @@ CPU with the same number of threads gives the same bits, also when it was interr
 import contextlib
 import copy
 import math
+import numbers
 import os
 import secrets
 import time
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 
 from saidl import cuda_graph, data
 from saidl.data import Images
-from saidl.losses import RobustLoss
+from saidl.losses import RobustLoss, at_least_single
 
 VIEWS = ("image", "sequence", "sequence-gray", "sequence-permuted")
 SAVE_EVERY = 20  # seconds between checkpoints
@@ -53,25 +54,18 @@ class Settings:
     half_rate: bool = False  # after training, test on every second step of the sequences too (state-space layers)
 
     def __post_init__(self):
-        lowest = {
-            "epochs": 1,
-            "batch_size": 2,
-            "eval_every": 1,
-            "lr": 0,
-            "weight_decay": 0,
-            "l1": 0,
-            "clip": 0,
-            "warmup": 0,
-        }
+        whole = {"epochs": 1, "batch_size": 2, "eval_every": 1, "warmup": 0}
+        lowest = whole | dict.fromkeys(("lr", "momentum", "weight_decay", "l1", "lr_min", "clip", "valid_fraction"), 0)
         for name, least in lowest.items():
-            if not getattr(self, name) >= least or not math.isfinite(getattr(self, name)):
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+            value, kind = getattr(self, name), numbers.Integral if name in whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
+                raise ValueError(f"{name} must be at least {least}{' and whole' * (name in whole)}, not {value!r}")
         for name, allowed in {
             "optimizer": ("sgd", "adamw"), "augment": ("none", "crop-flip"), "view": VIEWS, "precision": ("auto", "float32", "bfloat16"),
         }.items():  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if not 0 <= self.valid_fraction < 1:
+        if self.valid_fraction >= 1:
             raise ValueError(f"valid_fraction must lie in [0, 1), not {self.valid_fraction!r}")
         if self.augment == "crop-flip" and self.view != "image":
             raise ValueError("crop-flip augmentation is for images, not sequences")
@@ -108,7 +102,7 @@ class History:
 
 def fit(
     model: nn.Module, train: Images, test: Images, loss: nn.Module, settings: Settings, *, seed: int,
-    clean_labels: Tensor | None = None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
+    clean_labels=None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
     groups: Callable[[nn.Module, float, float], list[dict]] | None = None, progress: bool | str = False,
 ) -> History:  # fmt: skip
     """Train `model` in place and say how it went.
@@ -119,10 +113,14 @@ def fit(
         continued from if present (yours to remove, once the result is safe); groups, (model, lr, weight_decay) -> optimiser groups
         (default: `models.parameter_groups`); progress, True or a label for the bar.
     Returns: History.
-    Raises ValueError for labels outside the network's classes, an empty set, or a loss that stopped being finite.
+    Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one
+        another, a `reduction` other than "mean"; and for a loss that stopped being finite.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    check_labels(train, test, clean_labels)
+    clean_labels = None if clean_labels is None else torch.as_tensor(clean_labels)
+    check_data(train, test, clean_labels)
+    if isinstance(loss, RobustLoss) and loss.reduction != "mean":
+        raise ValueError(f"the loss's reduction must be 'mean', not {loss.reduction!r}")
     on_gpu = device.type == "cuda"
     with (
         torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
@@ -145,9 +143,13 @@ class Fit:
         self.bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
         layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)
-        self.forward = torch.compile(self.model) if settings.compile else self.model
+        self.forward = self.model
 
         held_out = round(settings.valid_fraction * len(train))
+        if held_out == len(train):
+            raise ValueError(
+                f"valid_fraction {settings.valid_fraction} leaves none of {len(train)} samples to train on"
+            )
         order = torch.randperm(len(train), generator=self.generator)
         valid, kept = order[:held_out].sort().values, order[held_out:].sort().values
         self.mean, self.std = (t.to(device) for t in statistics(map(self.view, train.images.split(4096)), self.channel))
@@ -180,9 +182,24 @@ class Fit:
         self.history = History()
         self.num_classes = len(train.classes)
 
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Two samples through the untrained network: what it cannot take is better known before the first epoch than after the last."""
+        self.model.eval()
+        few = self.test[0][:2]
+        for every in (1, 2) if self.settings.half_rate else (1,):
+            shape = tuple(self.predict(few, every).shape)
+            if shape != (len(few), self.num_classes):
+                raise ValueError(
+                    f"the network must have an output for each of {self.num_classes} classes, not {shape[1:]}"
+                )
+
     # ---------------------------------------------------------------------------------------------------------- the loop
 
     def run(self, checkpoint, progress) -> History:
+        self.try_out()
+        if self.settings.compile:
+            self.forward = torch.compile(self.model)
         saved = time.monotonic()
         start = self.resume(checkpoint)
         bar = tqdm(range(start, self.settings.epochs), initial=start, total=self.settings.epochs, disable=not progress, leave=False,
@@ -250,7 +267,7 @@ class Fit:
         images, labels = self.train
         given = labels[index]
         logits = self.predict(images[index] if crops is None else data.crop_flip(self.canvas, index, crops))
-        value = self.loss(logits, given)
+        value = self.loss(at_least_single(logits), given)  # a loss of one's own stands outside autocast
         weights = [p for p in self.model.parameters() if p.ndim > 1] if self.settings.l1 else []
         penalised = value + self.settings.l1 * sum(p.abs().sum() for p in weights) if weights else value
         self.optimizer.zero_grad(set_to_none=True)
@@ -393,6 +410,7 @@ class Fit:
         )  # its optimiser's state is another kind
         data, device = self.given.fingerprint, self.device.type + replayed
         return {
+            "model": repr(self.model),
             "settings": asdict(self.settings),
             "seed": self.seed,
             "loss": repr(self.loss),
@@ -426,12 +444,17 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in asked)
 
 
-def check_labels(train: Images, test: Images, clean_labels) -> None:
+def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None:
     for name, part in {"train": train, "test": test}.items():
         if not len(part):
             raise ValueError(f"{name} is empty")
+        if len(part.images) != len(part):
+            raise ValueError(f"{name} must have a label an image, not {len(part.images)} images and {len(part)} labels")
         low, high = (int(v) for v in part.labels.aminmax())
         if low < 0 or high >= len(part.classes):
             raise ValueError(f"{name} labels must lie in [0, {len(part.classes)}), found {low} to {high}")
+    if train.images.shape[1] != test.images.shape[1] or len(train.classes) != len(test.classes):
+        told = (f"{part.images.shape[1]} channels and {len(part.classes)} classes" for part in (train, test))
+        raise ValueError(f"train and test must have the same channels and classes, not {' against '.join(told)}")
     if clean_labels is not None and clean_labels.shape != train.labels.shape:
         raise ValueError(f"clean_labels must have shape {tuple(train.labels.shape)}, not {tuple(clean_labels.shape)}")

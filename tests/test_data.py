@@ -2,7 +2,9 @@
 
 import hashlib
 import pickle
+import re
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +30,8 @@ def test_subset_is_balanced_ordered_and_seeded():
     counts = np.bincount(small.labels, minlength=10)
     assert len(small) == 205
     assert counts.max() - counts.min() <= 1
-    assert (small.index.diff() != 0).all()
+    ordered = replace(data.load("digits").train, index=torch.arange(1297))
+    assert (data.subset(ordered, 205, seed=1).index.diff() > 0).all()
     assert torch.equal(small.index, data.load("digits", train_size=205, seed=1).train.index)
     assert not torch.equal(small.index, data.load("digits", train_size=205, seed=2).train.index)
     assert len(data.load("digits", train_size=1297).train) == 1297
@@ -164,6 +167,14 @@ def test_spoken_digits_are_cut_padded_and_split(tmp_path):
     np.testing.assert_array_equal(split.train.images[0, 0, 0], tone[:8192])
     np.testing.assert_array_equal(split.test.images[0, 0, 0], np.pad(tone[:50], (0, 8142)))
     assert (len(split.train), len(split.test)) == (10, 10)
+    for name, form in (("1_ann_7 (1)", (1, 2)), ("2_ann_8", (2, 2)), ("3_ann_9", (1, 1))):
+        path = folder / f"{name}.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setparams((*form, 8000, 0, "NONE", ""))
+            file.writeframes(tone.tobytes())
+        with pytest.raises(ValueError, match=re.escape(path.name)):
+            data.load("spoken-digits", root=tmp_path)
+        path.unlink()
 
 
 # ----------------------------------------------------------------------------------------------------------- own folders
@@ -201,6 +212,66 @@ def test_bad_folders_are_named(tmp_path, spoil, error, message):
     spoil(folder)
     with pytest.raises(error, match=message):
         data.load(str(folder))
+
+
+def plain_folder(path, **parts):
+    """train/ and test/ with two classes of one image each, of the mode and size given."""
+    for part, (mode, size) in parts.items():
+        for name in ("a", "b"):
+            (path / part / name).mkdir(parents=True)
+            Image.new(mode, (size, size), 100 if mode == "L" else (100, 150, 200)).save(path / part / name / "0.png")
+    return path
+
+
+def test_both_parts_of_a_folder_have_one_mode_and_size(tmp_path):
+    train, test = data.load(str(plain_folder(tmp_path / "modes", train=("RGB", 8), test=("L", 8))))
+    assert train.images.shape == test.images.shape == (2, 3, 8, 8)
+    assert (test.images == 100).all()
+    assert test.index.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="all must have one size"):
+        data.load(str(plain_folder(tmp_path / "sizes", train=("L", 8), test=("L", 10))))
+
+
+def test_sixteen_bits_are_scaled_and_thirty_two_refused(tmp_path):
+    ramp = np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(ramp).save(tmp_path / name / "0.png")
+    with Image.open(tmp_path / "a" / "0.png") as image:
+        if image.mode != "I;16":
+            pytest.skip("this Pillow reads 16 bits as 32")
+    np.testing.assert_array_equal(data.from_classes(tmp_path).images[0, 0], ramp // 256)
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "a" / "1.tiff")
+    with pytest.raises(ValueError, match=r"1\.tiff.*32 bits"):
+        data.from_classes(tmp_path)
+
+
+def test_a_damaged_image_is_named_whatever_pillow_raises(tmp_path):
+    plain_folder(tmp_path, train=("L", 8))
+    path = tmp_path / "train" / "a" / "0.png"
+    pixels = path.read_bytes()
+    at = pixels.index(b"IDAT")
+    path.write_bytes(
+        pixels[: at - 4] + (5).to_bytes(4, "big") + pixels[at:]
+    )  # a length that is wrong: SyntaxError in Pillow
+    with pytest.raises(ValueError, match=r"0\.png as an image"):
+        data.from_classes(tmp_path / "train")
+
+
+def test_a_mask_selects_and_indexes_as_its_positions_do():
+    images = replace(data.load("digits").train, index=None)
+    mask = images.labels == 3
+    by_mask, by_place = images.select(mask), images.select(torch.where(mask)[0])
+    assert torch.equal(by_mask.images, by_place.images)
+    assert torch.equal(by_mask.index, by_place.index)
+
+
+def test_the_home_folder_may_be_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    plain_folder(tmp_path / "mine", train=("L", 8), test=("L", 8))
+    assert len(data.load("~/mine").train) == 2
+    assert data.find("mine", "~") == tmp_path / "mine"
 
 
 def test_single_class_folder_is_refused(tmp_path):

@@ -99,6 +99,33 @@ def test_own_moves():
     np.testing.assert_allclose(T, [[0.75, 0, 0.25], [0, 1, 0], [0, 0, 1]])
 
 
+def test_moves_of_ones_own_may_be_a_dict_or_none_but_must_move():
+    pairs = noise.transition_matrix("asymmetric", 0.3, 3, [(0, 1), (2, 0)])
+    np.testing.assert_array_equal(noise.transition_matrix("asymmetric", 0.3, 3, {0: 1, 2: 0}), pairs)
+    for kind in ("asymmetric", "asymmetric-sequential"):
+        np.testing.assert_array_equal(noise.transition_matrix(kind, 0.3, 3, []), np.eye(3))
+        with pytest.raises(ValueError, match="must each leave another class"):
+            noise.transition_matrix(kind, 0.3, 3, [(0, 0)])
+
+
+def test_a_row_that_float32_sums_short_still_gives_a_class():
+    p = np.random.default_rng(0).random((1000, 10), dtype=np.float32)
+
+    class Last:
+        def random(self, shape):
+            return np.ones(shape)
+
+    assert (p.cumsum(1)[:, -1] < p.sum(1)).any()
+    assert noise.draw_rows(p, Last()).max() == 9
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
+def test_instance_dependent_noise_counted_out_has_the_nominal_rate(rate):
+    images = np.random.default_rng(0).normal(size=(len(LABELS), 1, 4, 4))
+    noisy = noise.corrupt(LABELS, "instance-dependent", rate, seed=0, images=images)
+    np.testing.assert_allclose(noisy.nominal.diagonal(), noisy.realised.diagonal(), atol=0.01)
+
+
 def test_instance_dependent_noise_depends_on_the_image():
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4000, 1, 8, 8))

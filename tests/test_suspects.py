@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
-from saidl import data, models, noise, suspects
+from saidl import data, experiments, losses, models, noise, suspects, training
 
 pytest.importorskip("cleanlab")
 
@@ -133,6 +133,28 @@ def test_check_is_its_parts(few):
         found = suspects.estimate(few, p)
     assert row["rate estimated"] == found.rate
     assert {name: row[name] for name in ("precision", "recall")} == suspects.scores(found.suspects, flipped)
+
+
+def test_a_loss_may_be_named_alone_and_a_wrong_one_costs_nothing(few, monkeypatch):
+    alone = suspects.out_of_sample(few, "ce", folds=2, epochs=1)
+    np.testing.assert_array_equal(alone["ce"], suspects.out_of_sample(few, ["ce"], folds=2, epochs=1)["ce"])
+    monkeypatch.setattr(suspects, "train", lambda *args, **options: pytest.fail("it trained"))
+    with pytest.raises(ValueError, match="nce\\+rse"):
+        suspects.out_of_sample(few, ("ce", "nce+rse"), folds=2)
+
+
+@pytest.mark.parametrize(("shape", "task"), [((1, 28, 28), "mnist-noise"), ((3, 32, 32), "noise")])
+@pytest.mark.parametrize("loss", ["nce+rce", "anl-ce"])
+def test_losses_are_trained_as_the_experiments_do(shape, task, loss, monkeypatch):
+    (run,) = experiments.grid("paper" if task == "mnist-noise" else "laptop", task=task, loss=loss)
+    told = {}
+    monkeypatch.setattr(training, "fit", lambda model, *rest, seed: told.update(loss=rest[2], settings=rest[3]))
+    suspects.train(
+        data.Images(torch.zeros(20, *shape, dtype=torch.uint8), torch.arange(20) % 10, tuple("0123456789"), "made up"),
+        loss,
+    )
+    assert repr(told["loss"]) == repr(losses.make(loss, **dict(run.loss_options)))
+    assert (told["settings"].l1, told["settings"].weight_decay) == (run.settings.l1, run.settings.weight_decay)
 
 
 def test_exported_weights_are_the_classifier(few, tmp_path):

@@ -241,6 +241,11 @@ def test_the_callers_random_state_is_left_alone():
     ("options", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epochs": "3"}, "epochs must be at least 1"),
+        ({"batch_size": 32.5}, "batch_size must be at least 2 and whole"),
+        ({"lr_min": -1.0}, "lr_min must be at least 0"),
+        ({"momentum": float("nan")}, "momentum must be"),
+        ({"clip": None}, "clip must be"),
         ({"lr": float("nan")}, "lr must be"),
         ({"optimizer": "adamx"}, "optimizer must be one of"),
         ({"view": "film"}, "view must be one of"),
@@ -254,11 +259,74 @@ def test_bad_settings_are_named(options, message):
         Settings(**options)
 
 
+HALF_RATE = {"view": "sequence", "half_rate": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "test", "settings", "message"),
+    [
+        (models.make("small-cnn", channels=(4, 8), num_classes=20), {}, {}, {}, "an output for each of 10 classes"),
+        (models.SequenceClassifier(1, 10, d_model=4, n_layers=1, layer="lstm"), {}, {}, HALF_RATE, "no sampling rate"),
+        (None, {}, {"images": DIGITS.test.images.expand(-1, 3, -1, -1)}, {}, "same channels and classes"),
+        (None, {}, {"classes": tuple("abcdefghijkl")}, {}, "same channels and classes"),
+        (None, {"images": DIGITS.train.images[:-7]}, {}, {}, "train must have a label an image"),
+        (None, {}, {"images": DIGITS.test.images[:-7]}, {}, "test must have a label an image"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_before_training(model, train, test, settings, message, monkeypatch):
+    monkeypatch.setattr(training.Fit, "train_epoch", lambda self: pytest.fail("it trained"))
+    train, test = replace(DIGITS.train, **train), replace(DIGITS.test, **test)
+    with pytest.raises(ValueError, match=message):
+        training.fit(model or small(), train, test, losses.make("ce"), replace(PLAIN, **settings), seed=0)
+
+
+def test_true_labels_may_be_an_array():
+    noisy = noise.corrupt(DIGITS.train.labels, "symmetric", 0.4, seed=0)
+    train = DIGITS.train.with_labels(noisy.labels)
+    as_tensor, as_array = (
+        fit(train=train, clean_labels=x)[1] for x in (DIGITS.train.labels, DIGITS.train.labels.numpy())
+    )
+    assert as_tensor.memorised == as_array.memorised
+
+
+def test_a_loss_of_ones_own_sees_single_precision():
+    seen = []
+
+    def own(z, y):
+        seen.append(z.dtype)
+        return nn.functional.cross_entropy(z, y)
+
+    training.fit(small(), *DIGITS, own, replace(PLAIN, precision="bfloat16", epochs=1), seed=0)
+    assert set(seen) == {torch.float32}
+
+
+def test_another_networks_checkpoint_is_not_continued(tmp_path, monkeypatch, capsys):
+    """Two discretisations have the same weights by name and shape."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    settings = replace(PLAIN, view="sequence")
+    options = {"d_model": 4, "n_layers": 1, "d_state": 4}
+
+    def run(method, epochs=3, **keywords):
+        torch.manual_seed(0)
+        net = models.SequenceClassifier(1, 10, layer="s4d", method=method, **options)
+        return fit(replace(settings, epochs=epochs), net, **keywords)[1].loss
+
+    alone = run("bilinear")
+    run("zoh", checkpoint=tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").exists()
+    assert run("bilinear", checkpoint=tmp_path / "c.pt") == alone
+    assert "starting over" in capsys.readouterr().out
+
+
 def test_bad_labels_and_divergence_are_named():
     wrong = data.Images(DIGITS.train.images, DIGITS.train.labels + 5, DIGITS.train.classes, "digits")
     with pytest.raises(ValueError, match=r"train labels must lie in \[0, 10\), found 5 to 14"):
         fit(train=wrong)
     with pytest.raises(ValueError, match="clean_labels must have shape"):
         fit(clean_labels=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="leaves none"):
+        fit(replace(PLAIN, valid_fraction=0.999))
+    with pytest.raises(ValueError, match="reduction must be 'mean'"):
+        training.fit(small(), *DIGITS, losses.make("ce", reduction="sum"), PLAIN, seed=0)
     with pytest.raises(ValueError, match="training diverged"):
         training.fit(small(), DIGITS.train, DIGITS.test, lambda z, y: z.sum() * float("nan"), PLAIN, seed=0)
