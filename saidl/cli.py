@@ -108,7 +108,7 @@ def run_sweep(args) -> int:
     from saidl import experiments, results, sweep
 
     runs, store = chosen(args), args.store or results.own(experiments.current_profile(args.profile))
-    jobs = sweep.cores() if args.jobs is None else args.jobs
+    jobs = sweep.cores(experiments.current_profile(args.profile)) if args.jobs is None else args.jobs
     if args.dry_run:
         own = results.load(store, quarantine=False)
         recorded = results.load(*map(results.recorded, PROFILES), quarantine=False)

@@ -9,17 +9,19 @@ This is the only module that knows a recipe. A profile is one code path at one o
 
 import hashlib
 import json
+import numbers
 import os
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import product
 
-from saidl import losses
+from saidl import losses, models
 from saidl.noise import HUMAN, KINDS
 from saidl.training import Settings
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
 PAPER_LOSSES = ("ce", "fl", "nce", "nfl", "nce+mae", "nce+rce", "nfl+mae", "nfl+rce")
+FLOATS = {f.name for f in fields(Settings) if f.type is float}
 Options = tuple[tuple[str, object], ...]  # keyword arguments in a hashable, ordered form
 
 
@@ -126,11 +128,7 @@ SEQUENCE_RECIPES = {
     ("laptop", "pmnist"): (None, SMALL, {"epochs": 1}),
     ("laptop", "speech"): (None, SMALL, {"epochs": 10, "eval_every": 5, "batch_size": 25}),
     "laptop": (2000, MEDIUM, {"epochs": 5}),
-    "smoke": (
-        300,
-        {"d_model": 16, "n_layers": 2, "dropout": 0.0},
-        {"epochs": 1, "batch_size": 50, "precision": "float32"},
-    ),
+    "smoke": (300, SMALL, {"epochs": 1, "batch_size": 50, "precision": "float32"}),
     "quick": (None, QUICK_NET, QUICK_SSM),
     "paper": (None, SSM, {}),
 }
@@ -179,7 +177,7 @@ def grid(
         the recipe's (the papers' size at laptop: two epochs on all images, see WHOLE); exact, how the noise is drawn, see
         `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings` to change.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
-    Raises ValueError for any unknown name or value, before anything runs.
+    Raises ValueError for any unknown name or value, before anything runs (but model_options are looked at when the network is built).
     """
     profile = current_profile(profile)
     dataset, size, default_model, options, base = recipe(profile, task)
@@ -198,6 +196,11 @@ def grid(
 
 
 def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed, exact, changes) -> Run:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
+    seed = int(seed)
+    if net not in (known := (*models.IMAGE_MODELS, *models.LAYERS)):
+        raise ValueError(f"model must be one of {', '.join(known)}, not {net!r}")
     if kind not in KINDS:
         raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind in HUMAN:
@@ -212,6 +215,10 @@ def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
     changes = {"l1": penalty, "weight_decay": 0.0} | changes if penalty else changes
+    # equal runs must be equal in JSON, too: 1 and 1.0 are not, nor is NumPy's 1
+    changes = {k: v.item() if hasattr(v, "item") else v for k, v in changes.items()}
+    changes = {k: v for k, v in changes.items() if k not in FLOATS or v != getattr(base, k)}
+    changes |= {k: float(v) for k, v in changes.items() if k in FLOATS and type(v) is int}
     try:
         settings = replace(base, **changes)
     except TypeError as error:
@@ -233,18 +240,15 @@ def listed(value) -> list:
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str | dict) else [value]
 
 
-def noise_grid(profile: str | None = None, losses=PAPER_LOSSES, seed=0) -> list[Run]:
-    """The mission's grid: clean, symmetric 0.2-0.8 and asymmetric 0.1-0.4."""
-    return list({
-        run.id: run
-        for kind, rates in (("symmetric", (0.0, 0.2, 0.4, 0.6, 0.8)), ("asymmetric", (0.1, 0.2, 0.3, 0.4)))
-        for run in grid(profile, loss=losses, noise=kind, rate=rates, seed=seed)
-    }.values())  # fmt: skip
-
-
 CORE = ("ce", "nce+rce", "nfl+mae", "nfl+rce", "nce+mae", "fl", "gce", "sce", "nce", "nfl", "mae")
 NEWER = ("nce+agce", "anl-ce", "eps-ce+mae", "jal-ce")
 SYMMETRIC, ASYMMETRIC = (0.0, 0.2, 0.4, 0.6, 0.8), (0.1, 0.2, 0.3, 0.4)
+
+
+def noise_grid(profile: str | None = None) -> list[Run]:
+    """The mission's grid: clean, symmetric 0.2-0.8 and asymmetric 0.1-0.4."""
+    kinds = (("symmetric", SYMMETRIC), ("asymmetric", ASYMMETRIC))
+    return distinct(*(grid(profile, loss=PAPER_LOSSES, noise=kind, rate=rates) for kind, rates in kinds))
 
 
 def queue(profile: str | None = None) -> list[Run]:
@@ -318,8 +322,6 @@ def sequence_queue(profile: str) -> list[list[Run]]:
 
 def matched(profile: str, task: str, layers=("s4", "lstm", "transformer"), seed=0) -> list[Run]:
     """Sequence layers in a task's recipe, each as wide as brings it nearest to S4D's number of parameters."""
-    from saidl import models
-
     options, channels, runs = recipe(profile, task)[3], 3 if task == "scifar" else 1, []
     for layer in layers:
         own = {"d_model": models.matched_width(layer, options, d_input=channels)}

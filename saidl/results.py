@@ -168,10 +168,10 @@ def clear(path: Path) -> None:
 
 
 def records(*stores, quarantine: bool = True) -> Iterator[dict]:
-    """Every whole record of the stores, sorted by file; damaged files are set aside (or left, for a folder that is not
-    ours to change)."""
+    """Every whole record of the stores, sorted by file; damaged ones are set aside (or left, for a folder that is not
+    ours to change). Files that are not named after a run are nobody's business here."""
     for store in stores:
-        for path in sorted(Path(store).glob("*.json")):
+        for path in sorted(path for path in Path(store).glob("*.json") if ID.fullmatch(path.stem)):
             try:
                 yield read(path)
             except FileNotFoundError:  # another process has just set it aside
@@ -240,7 +240,11 @@ def row(record: dict) -> dict:
         | {name: dict(map(tuple, run[name])) for name in OPTIONS}
         | {name: number(record.get(name)) for name in OUTCOMES}
         | {name: number((history.get(name) or [None])[-1]) for name in SHARES}
-        | {"epochs": run["settings"]["epochs"], "noise_rate": number(record.get("noise", {}).get("rate"))}
+        | {
+            "rate": number(run["rate"]),
+            "epochs": run["settings"]["epochs"],
+            "noise_rate": number(record.get("noise", {}).get("rate")),
+        }
         | {"record": record}
     )
 

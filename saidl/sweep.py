@@ -56,7 +56,7 @@ def run(
         with engine(backend, address), bar:
             others = spread(todo, store, n_jobs, bar)  # left to the sweep that is at them, then waited for
             spread(others, store, n_jobs, bar, wait=True)
-    with contextlib.suppress(PermissionError):  # a store that can only be read keeps what the dead have left in it
+    with contextlib.suppress(OSError):  # a store that can only be read keeps what the dead have left in it
         for r in runs:
             results.orphaned(store / f"{r.id}.json")
     table = results.load(store).set_index("id").reindex([r.id for r in runs]).reset_index()
@@ -287,7 +287,7 @@ def check_runs(runs: list[Run]) -> None:
         for name, known in {"model": (*models.IMAGE_MODELS, *models.LAYERS), "noise": noise.KINDS}.items():
             if getattr(run, name) not in known and not (name == "noise" and run.transition):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(run, name)!r}")
-        if run.noise not in noise.HUMAN and run.transition is None:
+        if run.rate is not None or (run.noise not in noise.HUMAN and run.transition is None):
             noise.checked_rate(run.rate)
         try:
             same = Run.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False))).id == run.id

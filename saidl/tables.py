@@ -83,16 +83,14 @@ def value(have: pd.DataFrame, key: tuple) -> tuple[float, float, int]:
 
 
 def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tuple[list[str], list[tuple[str, str]]]:
-    """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides, at round rates
-    (those of `study`, which match one noise to another, are not round) and for most losses, lest a table grow too wide to read."""
+    """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides at round rates
+    (those of `study`, which match one noise to another, are not round)."""
     kinds = [noise] if isinstance(noise, str) else list(noise)
     asked = [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
     besides = [key for key in have.index if abs(20 * float(key[2] or 0) % 1) < 1e-9]
     triples = dict.fromkeys(key for key in (*asked, *besides) if key[1] in kinds)
-    names, filled = list(dict.fromkeys(key[0] for key in triples)), [key[1:] for key in triples]
-    kept = {key[1:] for key in asked} | {column for column in filled if 2 * filled.count(column) > len(names)}
-    order = lambda column: (kinds.index(column[0]), float(column[1] or 0))  # noqa: E731
-    return names, sorted(kept.intersection(filled), key=order)
+    columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
+    return list(dict.fromkeys(key[0] for key in triples)), columns
 
 
 # ----------------------------------------------------------------------------------------------------------- tables

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from saidl import experiments, losses
@@ -27,6 +28,16 @@ def test_ids_do_not_depend_on_order_or_on_fields_left_at_their_default():
     assert back.id == run.id
     assert replace(run, seed=1).id != run.id != replace(run, settings=replace(run.settings, lr=0.02)).id
     assert replace(run, settings=replace(run.settings, momentum=Settings().momentum)).id == run.id
+
+
+def test_equal_runs_have_equal_ids_however_their_numbers_were_written():
+    def ids(**options):
+        return [run.id for run in experiments.grid(**options)]
+
+    assert ids(profile="smoke", lr=1) == ids(profile="smoke", lr=1.0) == ids(profile="smoke", lr=np.float64(1))
+    assert ids(profile="smoke", epochs=3, seed=np.arange(2)) == ids(profile="smoke", epochs=np.int64(3), seed=[0, 1])
+    sequence = {"profile": "laptop", "task": "scifar"}
+    assert ids(**sequence) == ids(**sequence, clip=0.0) == ids(**sequence, clip=0)
 
 
 def test_noise_and_training_never_share_a_seed():
@@ -81,6 +92,9 @@ def test_profile_comes_from_the_environment(monkeypatch):
     [
         ({"loss": "nonsense"}, "loss must be one of"),
         ({"noise": "loud"}, "noise must be one of"),
+        ({"model": "cnn9"}, "model must be one of"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 0.5}, "seed must be a whole number"),
         ({"rate": 1.2}, "rate must lie in"),
         ({"rate": float("nan")}, "rate must lie in"),
         ({"task": "chess"}, "task must be one of"),

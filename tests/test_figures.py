@@ -163,6 +163,29 @@ def test_confusion_rows_are_shares(table):
         np.testing.assert_allclose(shown * np.sum(counts["confusion"], 1, keepdims=True), counts["confusion"])
 
 
+def test_confusion_has_a_panel_a_finished_run(table):
+    runs = table[(table.noise == "symmetric") & (table.rate < 0.5)]
+    failed = runs.iloc[:1].assign(status="failed", record=[{}])
+    titles = [
+        ax.get_title() for ax in figures.confusion(pd.concat([runs, failed])).axes if ax.images and ax.get_title()
+    ]
+    assert len(titles) == len(set(titles)) == len(runs)
+
+
+@pytest.mark.parametrize(
+    "draw", [figures.bars, figures.over_epochs, figures.memorisation, figures.class_accuracy, figures.confusion]
+)
+def test_nothing_to_show_is_said(table, draw):
+    with pytest.raises(ValueError, match="no run to show"):
+        draw(table[:0])
+
+
+def test_runs_of_different_length_are_not_averaged(table):
+    short = table.iloc[:1].assign(record=[{"history": {"test_accuracy": [0.5]}}])
+    with pytest.raises(ValueError, match="different length"):
+        figures.history(pd.concat([table[:1], short]), "test_accuracy")
+
+
 def test_image_grid_marks_exactly_the_wrong_labels():
     train = data.load("digits", train_size=30).train
     noisy = noise.corrupt(train.labels, "symmetric", 0.4, seed=0)

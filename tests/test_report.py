@@ -145,6 +145,21 @@ def test_without_latex_one_line_says_what_to_install(tmp_path, monkeypatch, caps
     assert all(package in last for package in report.LATEX_PACKAGES)
 
 
+def test_a_folder_that_is_no_checkout_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "report/generated").mkdir(parents=True)
+    (tmp_path / "report/main.tex").write_text("mine")
+    (tmp_path / "report/generated/mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="checkout"):
+        report.build(latex=False)
+    assert (tmp_path / "report/generated/mine.txt").exists()
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        report.build([tmp_path / "nowhere"], tmp_path / "out", latex=False)
+
+
 def test_complaints_about_a_log():
     box = "Overfull \\hbox ({}pt too wide) in paragraph at lines 3--4"
     log = "\n".join([

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,11 @@ def test_a_damaged_or_foreign_file_is_named_and_set_aside(tmp_path, content):
 def test_files_and_folders_that_are_not_ours_leave_the_rest_readable(tmp_path):
     results.write(record(), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "package.json").write_text('{"name": "mine"}')
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert results.load(tmp_path).id.tolist() == [RUN.id]
+    assert (tmp_path / "package.json").exists()
     (tmp_path / "0000000000000000.json").mkdir()
     with pytest.warns(UserWarning, match="is a folder"):
         assert results.load(tmp_path, quarantine=False).id.tolist() == [RUN.id]

@@ -95,9 +95,12 @@ UNFIT = {
     "a noise": (replace(RUN, noise="loud"), "noise must be one of"),
     "a NaN rate": (replace(RUN, rate=float("nan")), "rate must be a number in"),
     "no rate": (replace(RUN, rate=None), "rate must be a number in"),
+    "a rate in words": (
+        replace(RUN, noise="mine", rate="mine", transition=((1.0, 0.0), (0.0, 1.0))),
+        "rate must be a number in",
+    ),
     "a rate above one": (replace(RUN, rate=1.1), "rate must be a number in"),
     "a NaN option": (replace(RUN, loss_options=(("alpha", float("nan")),)), "cannot be recorded"),
-    "a NaN setting": (replace(RUN, settings=replace(RUN.settings, momentum=float("nan"))), "cannot be recorded"),
     "an option that is no JSON": (replace(RUN, model_options=(("channels", {8, 16}),)), "cannot be recorded"),
     "options out of order": (replace(RUN, model_options=(("size", 8), ("channels", (8, 16)))), "not be read back"),
     "no run": ({"loss": "ce"}, "runs must be experiments.Run"),

@@ -75,6 +75,7 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
     cells = by_cell(table)
     fig, axes = panels(len(cells), 1, height=2.5, sharex=True)
     names = losses_of(table)
+    count = 0
     for ax, (cell, part) in zip(axes[:, 0], cells, strict=True):
         for i, name in enumerate(names):
             rows = [record["history"]["class_accuracy"][-1] for record in done(part[part.loss == name]).record]
@@ -87,7 +88,7 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
             ax.axvspan(c - 0.45, c + 0.45, color="#000000", alpha=0.07, linewidth=0)
         texts = classes or [str(c) for c in range(count)]
         ax.set(title=cell_title(*cell), ylabel="test accuracy, %", xticks=range(len(texts)), ylim=(None, 102))
-        ax.set_xticklabels(texts, rotation=0 if max(map(len, texts)) < 4 else 35)
+        ax.set_xticklabels(texts, rotation=0 if max(map(len, texts), default=0) < 4 else 35)
         ax.grid(axis="x", visible=False)
     legend(fig, axes)
     return fig
@@ -160,6 +161,8 @@ def spread(table, by: str):
 def history(table, field: str):
     """The epochs evaluated and a field's mean over runs at each, in per cent; empty without runs."""
     rows = [np.array(record["history"][field], float) for record in done(table).record]
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("runs of different length have no mean at an epoch: choose some by table.epochs")
     values = 100 * np.mean(rows, axis=0) if rows else np.zeros(0)
     seen = ~np.isnan(values)
     return np.arange(1, len(values) + 1)[seen], values[seen]

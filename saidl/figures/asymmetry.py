@@ -7,13 +7,9 @@ import numpy as np
 from saidl.figures.accuracy import FIELDS, by_cell, cell_title, done, history, losses_of, spread
 from saidl.figures.drawing import RATE_COLOURS, WIDTH, figure, label, legend, look, panels
 
-FAMILY_COLOURS = {
-    "symmetric": "#0072B2", "pair-flip": "#E69F00", "asymmetric": "#D55E00", "asymmetric-sequential": "#CC79A7",
-}  # fmt: skip
-
 
 @figure
-def matched(outcomes, groups: Mapping[str, Sequence[str]], votes: Mapping[str, Mapping[str, float]] | None = None):
+def matched(outcomes, groups: Mapping[str, Sequence[str]]):
     """Accuracy of settings that agree in one number: a panel a group, a row a case, a marker a loss. The grey bar ends at
     1 - share, where a network that memorises every label ends; the line is the Bayes classifier's accuracy.
 

@@ -110,6 +110,8 @@ def panels(rows: int, columns: int, height: float = 2.6, width: float = WIDTH, *
     """A Figure and its axes, always an array (rows, columns)."""
     import matplotlib.pyplot as plt
 
+    if not rows * columns:
+        raise ValueError("there is no run to show")
     return plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, **options)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from saidl.figures.accuracy import by_cell, cell_title, done
 from saidl.figures.drawing import WIDTH, figure, label, panels
 
 
@@ -17,7 +18,7 @@ def matrices(
 
     rows, columns = -(-len(named) // columns), min(columns, len(named))
     long = max(map(len, classes or [""])) > 3
-    height = WIDTH / columns * (0.85 if long else 0.95) + (0.6 / rows if long else 0)
+    height = WIDTH / max(columns, 1) * (0.85 if long else 0.95) + (0.6 / max(rows, 1) if long else 0)
     fig, axes = panels(rows, columns, height=height, sharex=True, sharey=True)
     for ax in axes.flat[len(named) :]:
         ax.set_axis_off()
@@ -48,8 +49,11 @@ def transition(noisy, classes=None):
 
 def confusion(table, classes=None, columns: int = 3):
     """The last epoch's confusion matrices on the test set, rows scaled to 1, a panel a run."""
+    table = done(table)
+    several, seeds = len(by_cell(table)) > 1, table.seed.nunique() > 1
     titles = [
-        label(row.loss) + (f", seed {row.seed}" if table.seed.nunique() > 1 else "") for row in table.itertuples()
+        label(row.loss) + f", {cell_title(row.noise, row.rate)}" * several + f", seed {row.seed}" * seeds
+        for row in table.itertuples()
     ]
     counts = [np.array(record["confusion"], float) for record in table.record]
     shares = [count / np.maximum(count.sum(1, keepdims=True), 1) for count in counts]

@@ -36,6 +36,8 @@ def build(stores=None, out="report", latex: bool = True, publish: bool = False) 
     Raises RuntimeError for LaTeX errors, undefined references, boxes that stick out and keys that mean nothing. Damaged result
         files are left out and named, on the terminal and in the report.
     """
+    if not (results.project() / "saidl" / "report").is_dir():
+        raise ValueError(f"the report is made in the project's checkout, which {Path.cwd()} is not part of")
     out = results.project() / out
     frame, left_out = load(stores, own=not publish)
     if not (out / "main.tex").exists():
@@ -68,6 +70,8 @@ def load(stores=None, own: bool = True) -> tuple[pd.DataFrame, list[str]]:
     if stores is None:
         places = (results.recorded, results.own) if own else (results.recorded,)
         stores = [where(profile) for where in places for profile in experiments.PROFILES]
+    elif absent := [str(store) for store in stores if not Path(store).is_dir()]:
+        raise FileNotFoundError(f"no folder {', '.join(absent)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         frame = results.load(*stores, quarantine=False)

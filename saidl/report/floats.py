@@ -33,8 +33,12 @@ def grid(frame, profile: str) -> str:
     kinds = {"symmetric": "sym.", "asymmetric": "asym."}
     table = tables.accuracies(frame, profile, tuple(kinds))
     columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
-    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return table_of(["loss", *(f"{kinds[kind]} {rate}" for kind, rate in columns)], rows)
+    asked = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(profile)}
+    often = (table != tables.MISSING).to_numpy().mean(0) > 0.5
+    # the widest of all tables: a rate that few losses were run at, for a study, would make it unreadable
+    kept = [i for i, column in enumerate(columns) if column in asked or often[i]]
+    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy()[:, kept], strict=True)]
+    return table_of(["loss", *(f"{kinds[columns[i][0]]} {columns[i][1]}" for i in kept)], rows)
 
 
 def human(frame, profile: str) -> str:

@@ -164,10 +164,12 @@ class Numbers:
         return f"Profile \\emph{{{name}}}: {dataset}{copy}, {size} training samples,{network} {epochs} epochs, {seeds}."
 
     def the_absent(self, profile, *kinds):
-        """How many cells of a table are empty."""
+        """How many of the cells that a table is asked to have are empty."""
         name, _, task = profile.partition(":")
         kinds = [kind for kind in experiments.KINDS if kind.startswith("human")] if kinds == ("human",) else list(kinds)
-        n = tables.against_published(self.frame, name, kinds, task or "noise").n
+        asked = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(name)}
+        n = tables.against_published(self.frame, name, kinds, task or "noise").set_index(["noise", "rate"]).n
+        n = n[n.index.isin(asked)]
         return (
             f"{(n == 0).sum()} of its {len(n)} cells have not been run."
             if (n == 0).any()
