@@ -348,11 +348,11 @@ def spoken_digits(root, length: int = 8192) -> Split:
         raise FileNotFoundError(
             "spoken-digits needs spoken-digits/recordings/*.wav (Free Spoken Digit Dataset) in the data folder"
         )
-    sounds, labels, held_out = [], [], []
+    sounds, labels, held_out, classes = [], [], [], tuple("0123456789")
     for path in sorted(folder.glob("*.wav")):
         try:
             digit, _, number = path.stem.split("_")
-            labels.append(int(digit))
+            labels.append(classes.index(digit))
             held_out.append(int(number) < 5)
             with wave.open(str(path)) as sound:
                 if (form := (sound.getnchannels(), sound.getsampwidth())) != (1, 2):
@@ -363,7 +363,7 @@ def spoken_digits(root, length: int = 8192) -> Split:
         sounds.append(np.pad(samples, (0, length - len(samples))))
     if not sounds:
         raise ValueError(f"{folder} holds no .wav files")
-    whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), tuple("0123456789"), "spoken-digits")
+    whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), classes, "spoken-digits")
     held_out = np.array(held_out)
     return Split(whole.select(np.flatnonzero(~held_out)), whole.select(np.flatnonzero(held_out)))
 

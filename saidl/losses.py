@@ -233,7 +233,8 @@ class AsymmetricExponential(RobustLoss):
 
 
 class AsymmetricMeanSquaredError(RobustLoss):
-    """AMSE, mean_k (p_k - a 1[k = y])^2, a > 0, robust for a >= 1 (Wang et al. 2025, Joint Asymmetric Loss)."""
+    """AMSE, mean_k (p_k - a 1[k = y])^2, a > 0 (Wang et al. 2025, Joint Asymmetric Loss). At a = 1 the Brier score, minimal
+    at the noisy labels' shares; at the commonest label alone once a times that label's lead in share is at least 1."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 30.0):
         super().__init__(num_classes, reduction)

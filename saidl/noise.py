@@ -81,8 +81,8 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     Arguments: kind, one of KINDS; rate in [0, 1], the share of labels that leave their class (for asymmetric kinds: of each class that
         moves at all; human kinds have their own and ignore it); num_classes K; dataset, for asymmetric kinds: a name in MOVES
         (CIFAR-10's for ten classes when None) or your own ((from, to), ...).
-    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen: every wrong class alike, the
-        rate being the mean of its normal law cut to [0, 1].
+    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen, every wrong class alike: that
+        of exact=False, its rate the mean of a normal law cut to [0, 1] (exact=True flips the rate asked for: symmetric noise's T).
     Raises ValueError for an unknown kind, a rate outside [0, 1], or a data set without moves.
     """
     if kind not in KINDS:
@@ -137,7 +137,7 @@ def corrupt(
         raise ValueError(
             f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
         )
-    if exact is True and kind == "instance-dependent" and not own:
+    if exact and kind == "instance-dependent" and not own:
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
     rng = np.random.default_rng(seed)
     if not own and kind in HUMAN and exact:
@@ -213,12 +213,8 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
         raise ValueError(
             f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}"
         )
-    stays = any(a == b for a, b in pairs)
-    if (
-        stays
-        or any(not 0 <= c < num_classes for pair in pairs for c in pair)
-        or len({a for a, _ in pairs}) < len(pairs)
-    ):
+    left = {a for a, b in pairs if a != b}
+    if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len(left) < len(pairs):
         raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
     return pairs
 

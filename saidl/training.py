@@ -65,8 +65,9 @@ class Settings:
         }.items():  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        if self.valid_fraction >= 1:
-            raise ValueError(f"valid_fraction must lie in [0, 1), not {self.valid_fraction!r}")
+        for name in ("momentum", "valid_fraction"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
         if self.augment == "crop-flip" and self.view != "image":
             raise ValueError("crop-flip augmentation is for images, not sequences")
         if self.half_rate and self.view == "image":
@@ -159,6 +160,9 @@ class Fit:
         self.clean = None if clean_labels is None else clean_labels[kept].to(device)
         if settings.augment == "crop-flip":
             self.canvas = data.padded(self.train[0])
+        sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
+        if settings.view == "sequence-permuted" and sizes[0] != sizes[1]:
+            raise ValueError(f"train and test must have one size to be permuted alike, not {sizes[0]} and {sizes[1]}")
         self.order = (
             data.permutation(train.images[0, 0].numel()).to(device) if settings.view == "sequence-permuted" else None
         )

@@ -34,6 +34,7 @@ def test_subset_is_balanced_ordered_and_seeded():
     assert (data.subset(ordered, 205, seed=1).index.diff() > 0).all()
     assert torch.equal(small.index, data.load("digits", train_size=205, seed=1).train.index)
     assert not torch.equal(small.index, data.load("digits", train_size=205, seed=2).train.index)
+    assert torch.equal(small.index, data.load("digits", train_size=np.int64(205), seed=1).train.index)
     assert len(data.load("digits", train_size=1297).train) == 1297
 
 
@@ -167,7 +168,7 @@ def test_spoken_digits_are_cut_padded_and_split(tmp_path):
     np.testing.assert_array_equal(split.train.images[0, 0, 0], tone[:8192])
     np.testing.assert_array_equal(split.test.images[0, 0, 0], np.pad(tone[:50], (0, 8142)))
     assert (len(split.train), len(split.test)) == (10, 10)
-    for name, form in (("1_ann_7 (1)", (1, 2)), ("2_ann_8", (2, 2)), ("3_ann_9", (1, 1))):
+    for name, form in (("1_ann_7 (1)", (1, 2)), ("12_ann_7", (1, 2)), ("2_ann_8", (2, 2)), ("3_ann_9", (1, 1))):
         path = folder / f"{name}.wav"
         with wave.open(str(path), "wb") as file:
             file.setparams((*form, 8000, 0, "NONE", ""))
@@ -175,6 +176,10 @@ def test_spoken_digits_are_cut_padded_and_split(tmp_path):
         with pytest.raises(ValueError, match=re.escape(path.name)):
             data.load("spoken-digits", root=tmp_path)
         path.unlink()
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"holds no \.wav files"):
+        data.load("spoken-digits", root=tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- own folders
@@ -286,6 +291,8 @@ def test_single_class_folder_is_refused(tmp_path):
         (lambda: data.load("./no/such/folder"), FileNotFoundError, "no folder"),
         (lambda: data.load("digits", train_size=0), ValueError, "train_size"),
         (lambda: data.load("digits", train_size=9999), ValueError, "train_size"),
+        (lambda: data.load("digits", train_size=True), ValueError, "train_size"),
+        (lambda: data.synthetic("subtracting", length=8, train=2, test=2), ValueError, "name must be"),
         (lambda: data.load("digits").train.with_labels([0, 1]), ValueError, "labels must be int64"),
         (lambda: data.as_sequence(torch.zeros(3, 4)), ValueError, "images must have shape"),
         (lambda: data.synthetic("adding", length=2), ValueError, "length"),

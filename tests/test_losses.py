@@ -186,6 +186,11 @@ def test_symmetric_noise_moves_the_risk_as_the_theorem_says():
         )
 
 
+def test_the_number_of_classes_may_be_numpys():
+    z, y = batch()
+    assert losses.make("nce+rce", np.int64(K))(z, y) == losses.make("nce+rce", K)(z, y)
+
+
 def test_settings_follow_the_data_set():
     assert losses.settings("nce+mae", "mnist")[0] == {"alpha": 1.0, "beta": 10.0}
     assert losses.settings("nce+rce", "cifar100")[0] == {"alpha": 10.0, "beta": 0.1}

@@ -124,6 +124,8 @@ def test_instance_dependent_noise_counted_out_has_the_nominal_rate(rate):
     images = np.random.default_rng(0).normal(size=(len(LABELS), 1, 4, 4))
     noisy = noise.corrupt(LABELS, "instance-dependent", rate, seed=0, images=images)
     np.testing.assert_allclose(noisy.nominal.diagonal(), noisy.realised.diagonal(), atol=0.01)
+    numpys = noise.corrupt(LABELS, "instance-dependent", rate, seed=0, images=images, exact=np.True_)
+    np.testing.assert_array_equal(numpys.nominal, noisy.nominal)
 
 
 def test_instance_dependent_noise_depends_on_the_image():

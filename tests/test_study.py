@@ -256,7 +256,7 @@ def test_held_out_prefers_the_truth_and_forbids_what_a_family_cannot_do():
     rng = np.random.default_rng(0)
     draw = lambda T: np.stack([rng.multinomial(5000, row) for row in T])  # noqa: E731
     T = noise.transition_matrix("symmetric", 0.3)
-    table = study.held_out(draw(T), draw(T)).set_index("family").bits
+    table = study.held_out(draw(T).tolist(), draw(T).tolist()).set_index("family").bits
     assert table["symmetric"] <= table.min() + 1e-3
     assert table["symmetric"] == pytest.approx(stats.entropy(T[0], base=2), abs=0.02)
     assert np.isinf(table["pair flip"])

@@ -141,6 +141,9 @@ def test_a_loss_may_be_named_alone_and_a_wrong_one_costs_nothing(few, monkeypatc
     monkeypatch.setattr(suspects, "train", lambda *args, **options: pytest.fail("it trained"))
     with pytest.raises(ValueError, match="nce\\+rse"):
         suspects.out_of_sample(few, ("ce", "nce+rse"), folds=2)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        suspects.train(few, epochs=0)
 
 
 @pytest.mark.parametrize(("shape", "task"), [((1, 28, 28), "mnist-noise"), ((3, 32, 32), "noise")])
