@@ -310,7 +310,7 @@ GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "tau": "τ"}
 
 
 def as_text(values: dict) -> str:
-    return ", ".join(f"{GREEK.get(k, k)} {v:g}" for k, v in values.items())
+    return ", ".join(GREEK.get(k, k) + ("" if v is True else f" {v:g}") for k, v in values.items())
 
 
 def provenance(frame: pd.DataFrame) -> pd.DataFrame:
