@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_runs_on_another_processor_are_counted():
     assert numbers["other-cpu/equal"] == str(sum(a == 0 for a in apart))
     assert numbers["other-cpu/point"] == str(sum(a > 0.01 for a in apart))
     assert f"{100 * max(apart):.1f}" in numbers["other-cpu/farthest"]
+
+
+def test_late_epochs_and_detached_factors_are_found():
+    frame = results.load(results.recorded("paper"), quarantine=False)
+    (run,) = experiments.grid("paper", task="mnist-noise", loss="fl", rate=0.8)
+    told = [
+        100 * v for v in results.read(results.recorded("paper") / f"{run.id}.json")["history"]["test_accuracy"][-8:]
+    ]
+    numbers = Numbers(frame)
+    assert numbers["late/paper:mnist-noise/symmetric/0.8/fl/8"] == rf"{min(told):.1f} to {max(told):.1f}\,\%"
+    detached = replace(run, loss_options=(*run.loss_options, ("detached", True)))
+    accuracy = results.read(results.recorded("paper") / f"{detached.id}.json")["test_accuracy"]
+    assert numbers["mnist/0.8/fl/none/detached"] == rf"{100 * accuracy:.1f}\,\%"
+    assert numbers["mnist/0.8/fl/none"] == rf"{told[-1]:.1f}\,\%"
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

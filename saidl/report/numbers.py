@@ -71,6 +71,12 @@ class Numbers:
         runs = self.cell(profile, noise, rate, loss)
         return NOT_RUN if runs.empty else percent(100 * runs.memorised.mean())
 
+    def the_late(self, profile, noise, rate, loss, epochs):
+        """Lowest and highest test accuracy in the last epochs of a cell's first run."""
+        runs = self.cell(profile, noise, rate, loss)
+        late = [100 * v for v in runs.record.iloc[0]["history"]["test_accuracy"][-int(epochs) :]] if len(runs) else []
+        return rf"{min(late):.1f} to {percent(max(late))}" if late else NOT_RUN
+
     def the_classes(self, profile, noise, rate, loss):
         """How many classes the network ever predicts on the test set."""
         runs = self.cell(profile, noise, rate, loss)
@@ -108,10 +114,12 @@ class Numbers:
         return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
 
     def the_mnist(self, rate, loss, change, beta=""):
-        """MNIST under symmetric noise at the published recipe, but for a change of CHANGES and a pair's weight beta."""
+        """MNIST under symmetric noise at the published recipe, but for a change of CHANGES and a pair's weight beta ("detached": a focal
+        loss whose factor is not part of the gradient)."""
         table = tables.editions(self.frame)
         rows = table[(table.noise == "symmetric") & (table.rate == rate) & (table.loss == loss)]
-        rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(f"β {beta}" if beta else "")]
+        weights = f"β {beta}" if beta[:1].isdigit() else beta
+        rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(weights)]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
     def the_early(self, loss, beta=None):
