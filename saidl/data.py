@@ -323,9 +323,8 @@ def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: s
                     raise ValueError(f"its pixels have 32 bits (mode {image.mode}), whose range is unknown")
                 image = image.convert("L" if image.mode in ("1", "L") else "RGB")
                 arrays.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR) if size else image))
-        except (
-            Exception
-        ) as error:  # Pillow raises OSError, SyntaxError, DecompressionBombError ..., depending on what is broken
+        # Pillow raises OSError, SyntaxError, DecompressionBombError ..., depending on what is broken
+        except Exception as error:
             raise ValueError(f"cannot read {path} as an image: {error}") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
             raise ValueError(

@@ -47,6 +47,11 @@ def queue(profile: str) -> list[experiments.Run]:
     return experiments.queue(profile)
 
 
+def asked(profile: str, task: str = "noise") -> set[tuple[str, str]]:
+    """The (noise, rate as text) settings that a profile's queue asks for."""
+    return {(run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task}
+
+
 def rate_text(rate) -> str:
     """0.4 -> "0.4"; human noise has no rate: ""."""
     return "" if rate is None or rate != rate else f"{rate:g}"

@@ -33,10 +33,9 @@ def grid(frame, profile: str) -> str:
     kinds = {"symmetric": "sym.", "asymmetric": "asym."}
     table = tables.accuracies(frame, profile, tuple(kinds))
     columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
-    asked = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(profile)}
     often = (table != tables.MISSING).to_numpy().mean(0) > 0.5
     # the widest of all tables: a rate that few losses were run at, for a study, would make it unreadable
-    kept = [i for i, column in enumerate(columns) if column in asked or often[i]]
+    kept = [i for i, column in enumerate(columns) if column in tables.asked(profile) or often[i]]
     rows = [[name, *row] for name, row in zip(table.index, table.to_numpy()[:, kept], strict=True)]
     return table_of(["loss", *(f"{kinds[columns[i][0]]} {columns[i][1]}" for i in kept)], rows)
 
@@ -306,8 +305,8 @@ def risk(frame):
 
 def by_rate(frame, profile: str):
     """The eight losses of the grid at the rates that the profile's queue asks for."""
-    cells = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(profile) if run.task == "noise"}
     rows = tables.by_recipe(frame, profile)
+    cells = tables.asked(profile)
     asked = np.array([cell in cells for cell in zip(rows.noise, rows.rate, strict=True)], bool)
     rows = rows[asked & rows.loss.isin(experiments.PAPER_LOSSES) & rows.noise.isin(("symmetric", "asymmetric"))]
     rows = rows.assign(rate=rows.rate.astype(float))

@@ -175,9 +175,8 @@ class Numbers:
         """How many of the cells that a table is asked to have are empty."""
         name, _, task = profile.partition(":")
         kinds = [kind for kind in experiments.KINDS if kind.startswith("human")] if kinds == ("human",) else list(kinds)
-        asked = {(run.noise, tables.rate_text(run.rate)) for run in tables.queue(name)}
         n = tables.against_published(self.frame, name, kinds, task or "noise").set_index(["noise", "rate"]).n
-        n = n[n.index.isin(asked)]
+        n = n[n.index.isin(tables.asked(name, task or "noise"))]
         return (
             f"{(n == 0).sum()} of its {len(n)} cells have not been run."
             if (n == 0).any()
