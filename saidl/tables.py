@@ -262,6 +262,15 @@ def lost_classes(record: dict, epoch: int = -1) -> list[int]:
     return [c for c, share in enumerate(record["history"]["class_accuracy"][epoch]) if share < 0.02]
 
 
+def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
+    """The classes lost in the first epoch, a row a finished run: loss, alpha and beta (NaN if it has none), precision, seed, lost."""
+    rows = frame[frame.status == "done"]
+    weights = {name: [options.get(name, NAN) for options in rows.loss_options] for name in ("alpha", "beta")}
+    precision = [record["run"]["settings"]["precision"] for record in rows.record]
+    lost = [lost_classes(record, 0) for record in rows.record]
+    return rows[["loss", "seed"]].assign(**weights, precision=precision, lost=lost)
+
+
 def classes_named(record: dict) -> int:
     """How many classes the last epoch's network ever predicts on the test set."""
     return sum(any(column) for column in zip(*record["confusion"], strict=True))

@@ -179,14 +179,20 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
     cell = {"task": "mnist-noise", "loss": "nfl+mae", "noise": "asymmetric", "rate": 0.4, "epochs": 1}
     runs = experiments.grid("paper", **cell, seed=(0, 1, 2))
-    runs.append(replace(runs[0], loss_options=(("alpha", 1.0), ("beta", 1.0))))
-    for run, worst in zip(runs, (0.0, 0.9, 0.019, 0.9), strict=True):
+    runs += [
+        replace(runs[0], loss_options=(("alpha", alpha), ("beta", beta))) for alpha, beta in ((1.0, 1.0), (2.0, 10.0))
+    ]
+    runs += experiments.grid("paper", **cell, precision="float32")
+    runs += experiments.grid("paper", **cell | {"loss": "ce"}, seed=(0, 1))
+    for run, worst in zip(runs, (0.0, 0.9, 0.019, 0.9, 0.9, 0.0, 0.9, 0.0), strict=True):
         made = record(run, 0.9)
         made["history"]["class_accuracy"][0][7] = worst
         results.write(made, tmp_path / "first-epoch")
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10"] == "2 of 3"
-    assert numbers["early/nfl+mae/1"] == "0 of 1"
+    assert numbers["early/nfl+mae/1"] == numbers["early/nfl+mae/10/2"] == "0 of 1"
+    assert numbers["early/nfl+mae/10/1/float32"] == "1 of 1"
+    assert numbers["early/ce"] == "1 of 2"
 
 
 def test_classes_that_are_lost_and_classes_that_are_named():

@@ -122,13 +122,19 @@ class Numbers:
         rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(weights)]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
-    def the_early(self, loss, beta=None):
+    def the_weighted(self, noise, rate, loss, alpha, beta):
+        """MNIST at the published recipe but for a pair's weights."""
+        table = tables.editions(self.frame)
+        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss) & (table.changed == "")]
+        rows = rows[rows.weights == f"α {alpha}, β {beta}"]
+        return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
+
+    def the_early(self, loss, beta=None, alpha="1", precision="auto"):
         """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""
-        early = results.load(results.recorded("first-epoch"), quarantine=False)
-        early = early[(early.loss == loss) & (early.status == "done")]
-        early = early[[beta is None or options["beta"] == float(beta) for options in early.loss_options]]
-        losing = sum(bool(tables.lost_classes(record, 0)) for record in early.record)
-        return f"{losing} of {len(early)}" if len(early) else NOT_RUN
+        runs = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
+        runs = runs[(runs.loss == loss) & (runs.precision == precision)]
+        runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
+        return f"{runs.lost.map(bool).sum()} of {len(runs)}" if len(runs) else NOT_RUN
 
     def the_editions(self, which):
         """Of the recipe's cells on MNIST that tell the authors' two stored tables "apart": how many, or how many nearer to one."""
@@ -211,10 +217,13 @@ class Numbers:
         table = make()
         return form(table[column][table.iloc[:, 0].map(str) == row].iloc[0])
 
-    def the_other_cpu(self, what):
+    def the_other_cpu(self, what, task=None):
         """The quick profile's runs on another kind of processor (the store "other-cpu") against the recorded ones: how many, how many
-        "equal", how many beyond a "point", and the run that is "farthest"."""
+        "equal", how many beyond a "point", the run that is "farthest"; or, with a task, the accuracy there of a model."""
         other = results.load(results.recorded("other-cpu"), quarantine=False)
+        if task:
+            there = tables.by_recipe(other, "quick", task).query("model == @what")
+            return NOT_RUN if there.empty else percent(there.accuracy.mean())
         both = self.frame[self.frame.status == "done"].merge(
             other[["id", "test_accuracy"]], on="id", suffixes=("", "_other")
         )
