@@ -392,8 +392,8 @@ def discretize_dplr(
 ) -> tuple[Tensor, Tensor]:
     """`discretize` of `dplr_to_dense`; for the generalised bilinear family without a linear solve, by Sherman and Morrison.
 
-    With E = (I - alpha dt D)^-1: R = (I - alpha dt A)^-1 = E - g E p p^T E, g = alpha dt / (1 + alpha dt p^T E p),
-    Ab = (R - (1 - alpha) I) / alpha and Bb = dt R b.
+    With E = (I - alpha dt D)^-1: R = (I - alpha dt A)^-1 = E - alpha h E p p^T E, h = dt / (1 + alpha dt p^T E p),
+    Ab = I + dt A R = I + dt D E - h E p p^T E and Bb = dt R b: nothing is divided by alpha, which may be tiny.
     """
     alpha = ALPHA.get(method, alpha)
     if method not in (*ALPHA, "gbt") or alpha == 0:
@@ -405,9 +405,9 @@ def discretize_dplr(
     dt = dt.unsqueeze(-1)
     e = 1 / (1 - alpha * dt * Lambda)
     q, r, b = real_column(e * P), real_column(e.conj() * P), real_column(e * B)  # E p, E^T p, E b
-    g = alpha * dt / (1 + alpha * dt * 2 * (e.real * P.abs().square()).sum(-1, keepdim=True))
-    Bb = dt * (b - g * q * (r * real_column(B)).sum(-1, keepdim=True))
-    return torch.baddbmm(_blocks((e - (1 - alpha)) / alpha), (-g / alpha * q).unsqueeze(-1), r.unsqueeze(-2)), Bb
+    h = dt / (1 + alpha * dt * 2 * (e.real * P.abs().square()).sum(-1, keepdim=True))
+    Bb = dt * (b - alpha * h * q * (r * real_column(B)).sum(-1, keepdim=True))
+    return torch.baddbmm(_blocks(1 + dt * Lambda * e), (-h * q).unsqueeze(-1), r.unsqueeze(-2)), Bb
 
 
 def _blocks(Lambda: Tensor) -> Tensor:

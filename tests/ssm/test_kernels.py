@@ -109,6 +109,18 @@ def test_low_rank_discretisation_is_the_dense_one(method):
     torch.testing.assert_close(ours, dense, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [0, 1e-12, 1e-6, 0.5, 1])
+def test_low_rank_discretisation_keeps_its_digits_at_any_alpha(alpha):
+    Lambda, P, B, _ = (x.unsqueeze(0) for x in ssm.normal_plus_low_rank(16))
+    dt = torch.tensor([1e-3], dtype=torch.float64)
+    exact = ssm.discretize(*kernels.dplr_to_dense(Lambda, P, B), dt, "gbt", alpha=alpha)
+    torch.testing.assert_close(kernels.discretize_dplr(Lambda, P, B, dt, "gbt", alpha), exact, rtol=1e-11, atol=1e-14)
+    single = kernels.discretize_dplr(*(x.to(torch.complex64) for x in (Lambda, P, B)), dt.float(), "gbt", alpha)
+    torch.testing.assert_close([x.double() for x in single], list(exact), rtol=1e-5, atol=1e-6)
+    inputs = [x.requires_grad_() for x in (*pairs(2, 2)[:2], pairs(2, 2, seed=1)[1], 10 * pairs(2, 2)[3])]
+    torch.autograd.gradcheck(lambda *x: kernels.discretize_dplr(*x, "gbt", alpha), inputs)
+
+
 def test_single_precision_is_precise():
     """float32 kernels of the hardest initialisation, large frequencies at large steps, lose nothing to long powers."""
     A = ssm.INITS["legs"](64).expand(8, -1)
