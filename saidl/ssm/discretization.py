@@ -30,7 +30,7 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     Arguments:
         A: diagonal (..., N), real or complex, or dense (..., N, N), single or double precision; tensor or NumPy array
         B: (..., N); A is taken as dense exactly when it has one dimension more than B
-        dt: step > 0, a number or (...,)
+        dt: step > 0, a number or (...,); the leading dimensions of A, B and dt broadcast
         method: one of METHODS
         alpha: in [0, 1], for "gbt" alone
         gaps: for "async", and required there: times since the last event in units of dt, >= 0, a number or any array
@@ -99,7 +99,7 @@ def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: fl
     dt = dt.unsqueeze(-1) if dt.ndim else dt  # (..., 1)
     z = dt * A
     if method in ("zoh", "dirac", "async"):
-        Bb = torch.broadcast_tensors(B, z)[0] if method == "dirac" else dt * B * _expm1_over(z)
+        Bb = torch.broadcast_tensors(B, z)[0].clone() if method == "dirac" else dt * B * _expm1_over(z)
         return torch.exp(z if gaps is None else _outer(gaps, z, 1)), Bb
     alpha = ALPHA.get(method, alpha)
     return (1 + (1 - alpha) * z) / (1 - alpha * z), dt * B / (1 - alpha * z)
@@ -108,21 +108,24 @@ def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: fl
 def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None):
     dt = dt[..., None, None] if dt.ndim else dt  # (..., 1, 1)
     N, z, b = A.shape[-1], dt * A, B.unsqueeze(-1)
+    batch = torch.broadcast_shapes(z.shape[:-2], B.shape[:-1])
     if method == "dirac":
-        return torch.matrix_exp(z), B.expand(z.shape[:-1])
+        return torch.matrix_exp(z), B.expand(*batch, N).clone()
+    each, Bb = z.expand(*batch, N, N), (dt * b).expand(*batch, N, 1)
+    of_z = tuple(map(slice, z.shape[:-2]))  # what belongs to Ab, which has no more leading dimensions than dt A
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
-        block = torch.cat([z, (dt * b).expand(*z.shape[:-1], 1)], -1)
+        block = torch.cat([each, Bb], -1)
         block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
-        Ab = block[..., :N, :N] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))
+        Ab = block[..., :N, :N][of_z] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))
         return Ab, block[..., :N, N]
     alpha = ALPHA.get(method, alpha)
     eye = torch.eye(N, dtype=A.dtype, device=A.device)
-    explicit, Bb = eye + (1 - alpha) * z, (dt * b).expand(*z.shape[:-1], 1)
+    explicit = eye + (1 - alpha) * each
     if alpha:
-        both = torch.linalg.solve(eye - alpha * z, torch.cat([explicit, Bb], -1))
+        both = torch.linalg.solve(eye - alpha * each, torch.cat([explicit, Bb], -1))
         explicit, Bb = both[..., :N], both[..., N:]
-    return explicit, Bb.squeeze(-1)
+    return explicit[of_z], Bb.squeeze(-1)
 
 
 def _outer(gaps: Tensor, z: Tensor, state_dims: int) -> Tensor:

@@ -70,6 +70,27 @@ def test_many_steps_for_one_system(method, dense):
     torch.testing.assert_close(many, tuple(torch.stack(x) for x in zip(*one, strict=True)))
 
 
+@pytest.mark.parametrize("method", ssm.METHODS)
+@pytest.mark.parametrize(
+    ("a", "b", "steps"), [((1,), (4,), ()), ((4,), (1,), ()), ((2, 1), (1, 4), ()), ((1,), (4,), (4,))]
+)
+def test_leading_dimensions_broadcast_dense_as_diagonal(method, a, b, steps):
+    (A, _), (_, B), dt = diagonal_system(3, a), diagonal_system(3, b), torch.rand(steps, dtype=torch.float64) + 0.1
+    Ab, Bb = ssm.discretize(A, B, dt, method, **options(method))
+    dense = ssm.discretize(torch.diag_embed(A), B, dt, method, **options(method))
+    torch.testing.assert_close(dense, (torch.diag_embed(Ab), Bb), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_is_returned_is_not_the_callers_own(dense):
+    A, B = diagonal_system()
+    given = B.clone()
+    for method in ssm.METHODS:
+        for x in ssm.discretize(torch.diag(A) if dense else A, B, 0.2, method, **options(method)):
+            x.zero_()
+    assert torch.equal(B, given)
+
+
 def test_zoh_of_an_integrator():
     """A = 0: x_k = x_{k-1} + dt B u_k; and a double integrator, whose A is singular and not zero."""
     zero, one = torch.zeros(1, dtype=torch.complex128), torch.ones(1, dtype=torch.complex128)
