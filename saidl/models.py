@@ -4,6 +4,8 @@
 1639794
 """
 
+import re
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -303,8 +305,14 @@ def matched_width(layer: str, options: dict, *, d_input=1, num_classes=10, like:
 
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict]:
     """Optimiser groups: a layer's `slow_parameters` (A, B, dt) at min(lr, 1e-3) and no decay, the rest as told."""
-    marked = (getattr(m, name) for m in model.modules() for name in getattr(m, "slow_parameters", ()))
-    slow = {id(p): p for p in marked if p is not None}
+    marked = (p for m in model.modules() for name in getattr(m, "slow_parameters", ()) for p in trained(m, name))
+    slow = {id(p): p for p in marked}
     rest = [p for p in model.parameters() if id(p) not in slow]
     groups = [{"params": rest, "lr": lr, "weight_decay": weight_decay}]
     return groups + ([{"params": list(slow.values()), "lr": min(lr, 1e-3), "weight_decay": 0.0}] if slow else [])
+
+
+def trained(module: nn.Module, name: str) -> list[nn.Parameter]:
+    """The parameters behind module.name: it, or those that torch's pruning or parametrizations compute it from."""
+    behind = re.compile(rf"{name}(_orig)?|parametrizations\.{name}\.original\d*")
+    return [p for n, p in module.named_parameters(remove_duplicate=False) if behind.fullmatch(n)]

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from saidl import models, ssm
 
@@ -196,6 +197,35 @@ def test_parameter_groups_of_a_shared_layer_and_of_an_image_network():
     assert {id(p) for p in slow["params"]} == {id(p) for p in (layer.log_dt, layer.log_A_real, layer.A_imag, layer.B)}
     assert {id(p) for p in fast["params"]} == {id(layer.C), id(layer.D)}
     assert len(models.parameter_groups(models.make("small-cnn"), 0.01, 0.0)) == 1
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+@pytest.mark.parametrize("cls", [ssm.S4D, ssm.S4])
+def test_parameter_groups_find_what_pruning_and_parametrizations_train(cls):
+    def change(layer, name, i):
+        prune.random_unstructured(layer, name, 0.5) if i % 2 else parametrize.register_parametrization(
+            layer, name, Scaled()
+        )
+
+    for turn in (0, 1):
+        layer = cls(4, 4)
+        plain = dict(layer.named_parameters())
+        for i, name in enumerate(plain):
+            change(layer, name, i + turn)
+        fast, slow = models.parameter_groups(layer, 0.01, 0.1)
+        assert {id(p) for p in slow["params"]} == {id(p) for name, p in plain.items() if name in cls.slow_parameters}
+        # fast are the rest of the layer's own, and the parametrizations'
+        assert len(fast["params"]) == 2 + sum(isinstance(m, Scaled) for m in layer.modules())
+        layer(torch.randn(2, 5, 4)).sum().backward()
+        torch.optim.AdamW([fast, slow]).step()
 
 
 @pytest.mark.parametrize("layer", ["s4", "lstm", "gru", "transformer"])
