@@ -180,6 +180,10 @@ class SequenceClassifier(nn.Module):
         x = self.norm(x)
         return self.decoder(x.mean(1) if self.pooling == "mean" else x[:, -1])
 
+    def extra_repr(self) -> str:
+        """With those below it, every option: a checkpoint is of the same network if its repr is the same."""
+        return f"pooling={self.pooling!r}"
+
 
 class SequenceBlock(nn.Module):
     """Mixer, GELU, dropout, linear to 2H and GLU, dropout; around it a residual and a norm. (B, L, H) -> (B, L, H)."""
@@ -197,6 +201,9 @@ class SequenceBlock(nn.Module):
         x = x + self.dropout(nn.functional.glu(self.mix(z), dim=-1))
         return x if self.prenorm else self.norm(x)
 
+    def extra_repr(self) -> str:
+        return f"prenorm={self.prenorm}"
+
 
 class TransformerBlock(nn.Module):
     """Attention, then two linear layers with 4H hidden units, each with residual and norm. (B, L, H) -> (B, L, H)."""
@@ -212,6 +219,9 @@ class TransformerBlock(nn.Module):
         for f, norm in zip((self.mixer, self.mlp), self.norms, strict=True):
             x = x + self.dropout(f(norm(x))) if self.prenorm else norm(x + self.dropout(f(x)))
         return x
+
+    def extra_repr(self) -> str:
+        return f"prenorm={self.prenorm}"
 
 
 def mixer(layer: str, d_model: int, bidirectional: bool, **options) -> nn.Module:
@@ -257,6 +267,9 @@ class Attention(nn.Module):
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=not self.bidirectional)
         return self.out(rearrange(y, "b h l d -> b l (h d)"))
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, bidirectional={self.bidirectional}"
+
 
 def positions(x: Tensor) -> Tensor:
     """Sines and cosines of positions, wavelengths 2 pi to 20000 pi (Vaswani et al. 2017): x (B, L, H) -> (L, H)."""
@@ -275,6 +288,9 @@ class TiedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * nn.functional.dropout(x.new_ones(len(x), 1, x.shape[2]), self.p) if self.training and self.p else x
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -1,6 +1,7 @@
 """Sequence classifiers: published sizes, parts that agree with torch's own, causality, optimiser groups."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -275,6 +276,21 @@ def test_a_memory_task_is_learnt(layer):
     fresh = 0.1 * torch.randn(256, 60, 1)
     fresh[:, 0, 0] += 2.0 * labels - 1
     assert (net.eval()(fresh).argmax(1) == labels).float().mean() > 0.97
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+def test_networks_that_differ_in_an_option_differ_in_repr(layer):
+    """A checkpoint is compared by it."""
+    base = {"d_input": 3, "num_classes": 5, "d_model": 8, "n_layers": 2, "layer": layer, "bidirectional": False}
+    base |= {"prenorm": False, "final_norm": False}
+    changes = {
+        "d_input": 2, "num_classes": 4, "d_model": 4, "n_layers": 1, "layer": {"s4": "s4d"}.get(layer, "s4"), "dropout": 0.2,
+        "norm": "batch", "prenorm": True, "final_norm": True, "bidirectional": True, "pooling": "last",
+    }  # fmt: skip
+    assert {*changes, "layer_options"} == set(inspect.signature(models.SequenceClassifier).parameters)
+    changes |= {"s4d": {"alpha": 0.3, "init": "lin"}, "s4": {"alpha": 0.3}, "transformer": {"heads": 2}}.get(layer, {})
+    reprs = {repr(models.SequenceClassifier(**base | {name: value})) for name, value in changes.items()}
+    assert len({repr(models.SequenceClassifier(**base)), *reprs}) == len(changes) + 1
 
 
 def test_make_knows_layers():

@@ -10,6 +10,7 @@ These are the bare systems; activation, mixing, norm, dropout and residual are `
 import functools
 import math
 import weakref
+import zlib
 from typing import NamedTuple
 
 import torch
@@ -65,7 +66,8 @@ class _SSM(nn.Module):
         if not (A.real < 0).all():
             raise ValueError(f"Re A must be negative (a decaying system), got {A.real.max().item()}")
         self.method, self.alpha, self.bidirectional, self.conv = method, alpha, bidirectional, conv
-        A = A.expand(d_model, -1)
+        self.dt_min, self.dt_max = dt_min, dt_max
+        A = A.expand(d_model, -1).contiguous()  # whatever the strides of one given: parameters are saved as they lie
         shape = (2, *A.shape, 2) if bidirectional else (*A.shape, 2)
         self.log_dt = nn.Parameter(torch.empty(d_model).uniform_(math.log(dt_min), math.log(dt_max)))
         self.log_A_real = nn.Parameter(torch.log(-A.real).to(self.log_dt.dtype))
@@ -154,8 +156,11 @@ class _SSM(nn.Module):
         return torch.ones_like(self.log_dt[0]) if self.method == "async" else None
 
     def extra_repr(self) -> str:
+        """Every option: a checkpoint is of the same network if its repr is the same."""
         d_model, half = self.A_imag.shape
-        return f"{d_model}, {2 * half}, method={self.method!r}, bidirectional={self.bidirectional}"
+        options = {"method": self.method, "alpha": float(self.alpha), "bidirectional": bool(self.bidirectional)}
+        options |= {"dt_min": float(self.dt_min), "dt_max": float(self.dt_max), "conv": self.conv}
+        return f"{d_model}, {2 * half}, " + ", ".join(f"{name}={value!r}" for name, value in options.items())
 
 
 class S4D(_SSM):
@@ -194,11 +199,14 @@ class S4D(_SSM):
         dt_max: float = 1e-1,
         conv: str = "fft",
     ):
-        super().__init__(
-            d_model, _initial_A(init, d_model, d_state), method, alpha, bidirectional, dt_min, dt_max, conv
-        )
+        A = _initial_A(init, d_model, d_state)
+        super().__init__(d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv)
+        self.init = init if isinstance(init, str) else _fingerprint(A)
         B = torch.stack([torch.ones_like(self.A_imag), torch.zeros_like(self.A_imag)], -1)
         self.B = nn.Parameter(B) if train_B else None
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, init={self.init!r}, train_B={self.B is not None}"
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         A = self._A()
@@ -283,6 +291,12 @@ def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
             f"init must be complex, finite and of shape {shapes}, got {init.dtype} {tuple(init.shape)}: {init}"
         )
     return init
+
+
+def _fingerprint(A: Tensor) -> str:
+    """An init given by hand, in brief."""
+    values = A.detach().cpu().to(torch.complex128).resolve_conj().contiguous().numpy()
+    return f"{tuple(A.shape)} {zlib.crc32(values):08x}"
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

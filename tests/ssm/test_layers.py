@@ -1,13 +1,14 @@
 """S4D and S4: convolution, steps and a plain recurrence agree; length, rate, precision and the future."""
 
 import copy
+import inspect
 import io
 import math
 import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model, save_file, save_model
 from torch.nn.utils import prune
 
 from saidl import ssm
@@ -193,6 +194,40 @@ def test_saved_copied_and_pickled(cls, tmp_path):
     torch.save(layer.initial_state(2), buffer)  # a state can wait on disk
     buffer.seek(0)
     assert torch.equal(torch.load(buffer, weights_only=False).Ab, layer.initial_state(2).Ab)
+
+
+MODES = torch.complex(-torch.rand(3, 5) - 0.1, torch.randn(3, 5))  # for 5 channels of 6 states
+
+
+def test_modes_given_transposed_are_saved(tmp_path):
+    for init in (MODES.T, MODES.mH):
+        layer, other = ssm.S4D(5, 6, init=init, train_B=True), ssm.S4D(5, 6, train_B=True)
+        torch.testing.assert_close(layer._A().detach(), init.resolve_conj())
+        save_file(layer.state_dict(), tmp_path / "layer.safetensors")  # refuses what is not contiguous
+        load_model(other, tmp_path / "layer.safetensors")
+        assert torch.equal(other.kernel(9), layer.kernel(9))
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_layers_that_differ_in_an_option_differ_in_repr(cls):
+    """A checkpoint is compared by it."""
+    base = {"d_model": 5, "d_state": 6}
+    changes = {
+        "d_model": [4], "d_state": [8], "method": ["dirac", "gbt"], "alpha": [0.3, 0.30000000000000004], "train_B": [True],
+        "bidirectional": [True], "dt_min": [2e-3], "dt_max": [0.2], "conv": ["direct"],
+        "init": ["lin", "inv", "real", MODES.T, MODES.T + 1e-6, MODES[:, 0]],
+    }  # fmt: skip
+    changes = {name: changes[name] for name in inspect.signature(cls).parameters}  # all there are
+    reprs = [repr(cls(**base | {name: value})) for name, values in changes.items() for value in values]
+    assert len({repr(cls(**base)), *reprs}) == len(reprs) + 1
+    again = [repr(cls(**base | {name: value})) for name, values in changes.items() for value in values]
+    assert again == reprs
+
+
+def test_repr_shows_the_options_and_nothing_of_the_process():
+    init = torch.tensor([-1 + 2j, -1 + 3j])
+    options = "method='zoh', alpha=0.5, bidirectional=False, dt_min=0.001, dt_max=0.1, conv='fft'"
+    assert repr(ssm.S4D(3, 4, init=init)) == f"S4D(3, 4, {options}, init='(2,) 69080be7', train_B=False)"
 
 
 def changes(layer, other):
