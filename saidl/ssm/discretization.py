@@ -88,6 +88,11 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(f"gaps must be at least 0 and finite, got {gaps.min().item() if gaps.numel() else 'nothing'}")
 
 
+def check_integer(name: str, value: int, least: int = 1) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
 def check_method(method: str, alpha: float = 0.5) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")

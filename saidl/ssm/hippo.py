@@ -9,20 +9,22 @@ Sources: Gu et al. 2020 (HiPPO), Gu, Goel and Re 2022 (S4), Gu et al. 2022 (S4D)
 """
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
 
+from .discretization import check_integer
+
 
 def hippo_legs(n: int) -> tuple[Tensor, Tensor]:
-    """HiPPO-LegS of `n` >= 1 states: A (n, n) and B (n,), float64. Raises ValueError for n < 1.
+    """HiPPO-LegS of `n` >= 1 states: A (n, n) and B (n,), float64. Raises ValueError for another n.
 
     >>> hippo_legs(2)[0]
     tensor([[-1.0000,  0.0000],
             [-1.7321, -2.0000]], dtype=torch.float64)
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    check_integer("n", n)
     B = torch.arange(n, dtype=torch.float64).mul(2).add(1).sqrt()
     A = torch.tril(-torch.outer(B, B), diagonal=-1) - torch.diag(torch.arange(1, n + 1, dtype=torch.float64))
     return A, B
@@ -70,6 +72,6 @@ INITS = {"legs": legs, "lin": lin, "inv": inv, "real": real}
 
 
 def pairs(n: int) -> int:
-    if n < 2 or n % 2:
-        raise ValueError(f"d_state must be even and at least 2 (conjugate pairs), got {n}")
+    if not isinstance(n, numbers.Integral) or n < 2 or n % 2:
+        raise ValueError(f"d_state must be even (conjugate pairs), an integer of at least 2, got {n!r}")
     return n // 2

@@ -12,14 +12,13 @@ arguments' precision, at least float32.
 
 import functools
 import math
-import numbers
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
+from .discretization import ALPHA, check, check_integer, discretize_dense, discretize_diagonal
 
 CHUNK = 2**18  # real numbers transformed at once on a CPU: what stays in its second-level cache
 
@@ -36,7 +35,8 @@ def diagonal_kernel(
         method, alpha: as in `discretize`; gaps: the one gap between all events, for "async"
     Raises: ValueError for any of the above out of range.
     """
-    check_length(length)
+    check_integer("length", length)
+    dt = torch.as_tensor(dt)  # a number is refused by its shape
     if not (A.ndim == 2 and A.shape == B.shape == C.shape and dt.shape == A.shape[:1]):
         raise ValueError(f"A, B, C must be (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not (A.is_complex() and C.is_complex()):
@@ -57,7 +57,8 @@ def dense_kernel(
         safe where it is a contraction: A + A^T <= 0 and a stable method.
     Raises: ValueError for any of the above out of range.
     """
-    check_length(length)
+    check_integer("length", length)
+    dt = torch.as_tensor(dt)
     if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not A.dtype == B.dtype == C.dtype or not A.is_floating_point():
@@ -126,9 +127,10 @@ def direct_conv(u: Tensor, kernel: Tensor) -> Tensor:
     _check_conv(u, kernel)
     H, K = kernel.shape[-2:]
     back, ahead = (kernel, None) if kernel.ndim == 2 else kernel
-    y = F.conv1d(F.pad(u, (K - 1, 0)), back.flip(-1).unsqueeze(1).to(u.dtype), groups=H)
-    if ahead is not None:
-        y = y + F.conv1d(F.pad(u, (0, K))[..., 1:], ahead.unsqueeze(1).to(u.dtype), groups=H)
+    with torch.autocast(u.device.type, enabled=False):
+        y = F.conv1d(F.pad(u, (K - 1, 0)), back.flip(-1).unsqueeze(1).to(u.dtype), groups=H)
+        if ahead is not None:
+            y = y + F.conv1d(F.pad(u, (0, K))[..., 1:], ahead.unsqueeze(1).to(u.dtype), groups=H)
     return y
 
 
@@ -434,14 +436,10 @@ def complex_row(row: Tensor) -> Tensor:
 # --- input checks
 
 
-def check_length(length: int) -> None:
-    if not isinstance(length, numbers.Integral) or isinstance(length, bool) or length < 1:
-        raise ValueError(f"length must be an integer of at least 1, got {length!r}")
-
-
 def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
     """dt and gaps in the precision of Lambda."""
-    check_length(length)
+    check_integer("length", length)
+    dt = torch.as_tensor(dt)
     if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
         raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")
     if not Lambda.is_complex() or not Lambda.dtype == P.dtype == B.dtype == C.dtype:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import kernels
-from .discretization import check_method, discretize_diagonal
+from .discretization import check_integer, check_method, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
@@ -57,8 +57,7 @@ class _SSM(nn.Module):
     def __init__(self, d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv):
         super().__init__()
         check_method(method, alpha)
-        if d_model < 1:
-            raise ValueError(f"d_model must be at least 1, got {d_model}")
+        check_integer("d_model", d_model)
         if not 0 < dt_min <= dt_max < math.inf:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
         if conv not in CONVS:
@@ -94,7 +93,7 @@ class _SSM(nn.Module):
     @_exactly
     def kernel(self, length: int, rate: float = 1.0) -> Tensor:
         """The kernel (H, length) without the D skip, (2, H, length) if bidirectional; "async" as if all gaps were 1."""
-        kernels.check_length(length)
+        check_integer("length", length)
         _check_rate(rate)
         return self._powers(*self._discretised(rate), length)
 
@@ -131,9 +130,11 @@ class _SSM(nn.Module):
     def step(self, u_t: Tensor, state: State, gap: Tensor | float = 1.0) -> tuple[Tensor, State]:
         """One input u_t (B, H) -> y_t (B, H) in its dtype and the next state; only "async" looks at the gap since the last.
 
-        Raises: ValueError for another shape or type, a gap < 0, a bidirectional layer.
+        Raises: ValueError for another shape or type, no state, a gap < 0, a bidirectional layer.
         """
         _check_step(self)
+        if not isinstance(state, State):
+            raise ValueError(f"state must be one of `initial_state` or `step`, got {type(state).__name__}")
         if tuple(u_t.shape) != (len(state.x), len(self.D)) or not u_t.is_floating_point():
             raise ValueError(
                 f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {u_t.dtype} {tuple(u_t.shape)}"
@@ -219,7 +220,7 @@ class S4D(_SSM):
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
         """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
-        _check_step(self, rate)
+        _check_step(self, rate, batch)
         Ab, Bb, C = self._discretised(rate)
         Ab = self._dt(rate).unsqueeze(-1) * self._A() if self.method == "async" else Ab.to(C.dtype)
         x = torch.zeros(batch, *C.shape, dtype=C.dtype, device=C.device)
@@ -265,7 +266,7 @@ class S4(_SSM):
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
         """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
-        _check_step(self, rate)
+        _check_step(self, rate, batch)
         Ab, Bb, C = self._discretised(rate)
         if self.method == "async":
             P = torch.view_as_complex(kernels.full(self.P))
@@ -315,7 +316,8 @@ def _check_rate(rate: float) -> None:
         raise ValueError(f"rate must be positive and finite, got {rate}")
 
 
-def _check_step(layer: _SSM, rate: float = 1.0) -> None:
+def _check_step(layer: _SSM, rate: float = 1.0, batch: int = 0) -> None:
     _check_rate(rate)
+    check_integer("batch", batch, least=0)
     if layer.bidirectional:
         raise ValueError("a bidirectional layer needs the future: it has no state and no step")

@@ -59,13 +59,13 @@ def test_inits_follow_the_paper():
     assert ssm.INITS["inv"](64).imag.max() == pytest.approx(legs.item(), rel=0.1)
 
 
-@pytest.mark.parametrize("n", [0, -2])
+@pytest.mark.parametrize("n", [0, -2, 2.5, 2.0, math.nan, True])
 def test_bad_size(n):
     with pytest.raises(ValueError, match=f"n must be .*{n}"):
         ssm.hippo_legs(n)
 
 
-@pytest.mark.parametrize("n", [0, 1, 7])
+@pytest.mark.parametrize("n", [0, 1, 7, 4.0, math.nan])
 def test_pairs_need_an_even_state(n):
     with pytest.raises(ValueError, match=f"d_state must be even.*{n}"):
         ssm.normal_plus_low_rank(n)

@@ -251,8 +251,17 @@ def test_fft_conv_keeps_layout_and_precision():
     torch.testing.assert_close(y.double(), exact, rtol=0, atol=1e-5)
     half = ssm.fft_conv(u.bfloat16(), torch.randn(9, 9))
     assert half.dtype == torch.bfloat16
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(ssm.fft_conv(u.transpose(1, 2), k), y)
+
+
+@pytest.mark.parametrize("conv", [ssm.fft_conv, ssm.direct_conv])
+@pytest.mark.parametrize("directions", [(), (2,)])
+def test_autocast_leaves_convolutions_as_they_are(conv, directions):
+    for u in (torch.randn(2, 3, 9), torch.randn(2, 3, 9).bfloat16()):
+        k = torch.randn(*directions, 3, 9)
+        y = conv(u, k)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(conv(u, k), y)
+        assert y.dtype == u.dtype
 
 
 def test_direct_convolution_is_causal_to_the_last_bit():
@@ -295,6 +304,7 @@ def test_fft_sizes():
         ({"length": True}, "length must be .* True"),
         ({"dt": torch.zeros(3)}, "dt must be positive"),
         ({"dt": torch.ones(2)}, r"dt \(H,\)"),
+        ({"dt": 0.1}, r"dt \(H,\)"),
         ({"B": torch.ones(3, 5)}, r"\(3, 5\)"),
         ({"method": "euler"}, "method must be one of"),
         ({"method": "async"}, "needs gaps"),

@@ -350,8 +350,10 @@ def test_parameter_count_of_the_reference_example():
     ("options", "message"),
     [
         ({"d_model": 0}, "d_model"),
+        ({"d_model": 2.5}, "d_model must be .* 2.5"),
         ({"d_state": 7}, "d_state must be even.*7"),
         ({"d_state": 0}, "d_state must be even"),
+        ({"d_state": 4.0}, "d_state must be .* 4.0"),
         ({"method": "tustin"}, "method must be one of"),
         ({"alpha": 2.0}, "alpha"),
         ({"dt_min": 0.0}, "dt_min"),
@@ -399,6 +401,12 @@ def test_bad_calls(cls):
     for bad in (u, u[:, 0, :3], u[:1, 0], u[0, 0], u[:, 0].long(), u[:, 0] > 0, u[:, 0].cfloat()):
         with pytest.raises(ValueError, match=r"u_t must be \(2, 4\), floating point, got"):
             layer.step(bad, state)
+    for bad in (None, u[:, 0], tuple(state)):
+        with pytest.raises(ValueError, match="state must be one of"):
+            layer.step(u[:, 0], bad)
+    for batch in (-1, 2.0):
+        with pytest.raises(ValueError, match=f"batch must be .*{batch}"):
+            layer.initial_state(batch)
     for rate in (0.0, -1.0, math.nan, math.inf):
         for call in (lambda r: layer(u, r), lambda r: layer.kernel(5, r), lambda r: layer.initial_state(2, r)):
             with pytest.raises(ValueError, match="rate must be positive"):
