@@ -26,6 +26,7 @@ and Re, "On the Parameterization and Initialization of Diagonal State Space Mode
 
 from functools import partial
 from math import factorial
+from numbers import Integral
 
 import numpy as np
 
@@ -102,9 +103,9 @@ def diagonal_kernel(A, B, C, dt, length, method="zoh"):
     """S4D's kernel K_l = 2 Re sum_m C_m Bb_m Ab_m^l; A, B, C (H, M), one of each conjugate pair, dt (H,) -> (H, L)."""
     require(length >= 1, "length", length, "at least 1")
     (Ab, Bb), discrete = discretize(A, B, dt, method)
-    V = np.ones((*Ab.shape, length), Ab.dtype)  # (H, M, L), the powers Ab^l
+    V = np.ones((*Ab.shape, length), complex)  # (H, M, L), the powers Ab^l, in double precision: their roundings add up
     V[..., 1:] = Ab[..., None]
-    V = np.cumprod(V, axis=-1)
+    V, Bb = np.cumprod(V, axis=-1, out=V).astype(C.dtype), Bb.astype(C.dtype)
     K = 2 * ((C * Bb)[:, None, :] @ V)[:, 0].real
     return K, (C, Bb, V, discrete)
 
@@ -124,6 +125,7 @@ def diagonal_kernel_backward(dK, cache):
 def dense_kernel(A, B, C, dt, length):
     """S4's kernel K_l = C Ab^l Bb, bilinear; A (H, N, N), B and C (H, N), all real, dt (H,) -> (H, L)."""
     require(length >= 1, "length", length, "at least 1")
+    require((dt > 0).all(), "dt", dt, "> 0")
     I, dt, B = np.eye(A.shape[-1], dtype=A.dtype), dt[:, None, None], B[..., None]  # B is a column, (H, N, 1)
     R = np.linalg.inv(I - dt / 2 * A)
     Ab = 2 * R - I  # (I - dt/2 A)^-1 (I + dt/2 A), because I + dt/2 A = 2 I - R^-1
@@ -201,8 +203,8 @@ def init_ssm(rng, d_model, d_state, dt_min=1e-3, dt_max=1e-1):
 
 
 def rates(p):
-    """The trained numbers as Lambda (H, M) and dt (H,)."""
-    Lambda, dt = -np.exp(p["log_A_real"]) + 1j * p["A_imag"], np.exp(p["log_dt"])
+    """The trained numbers as Lambda (H, M) and dt (H,), in double precision: an error in dt Lambda grows with the lag."""
+    Lambda, dt = -np.exp(p["log_A_real"], dtype=float) + 1j * p["A_imag"], np.exp(p["log_dt"], dtype=float)
     return (Lambda, dt), (Lambda, dt)
 
 
@@ -228,8 +230,8 @@ def s4d_backward(dK, cache):
 def s4(p, length):
     """Kernel of the diagonal-plus-rank-one layer, A = Lambda - P P^H, bilinear -> (H, L)."""
     (Lambda, dt), cache0 = rates(p)
-    (A, B, C), cache1 = real_system(Lambda, p["P"], p["B"], p["C"])
-    K, cache2 = dense_kernel(A, B, C, dt, length)
+    (A, B, C), cache1 = real_system(Lambda.astype(p["C"].dtype), p["P"], p["B"], p["C"])
+    K, cache2 = dense_kernel(A, B, C, dt.astype(A.dtype), length)
     K[:, 0] += p["D"]
     return K, (cache0, cache1, cache2)
 
@@ -323,7 +325,10 @@ class Classifier:
 
     def __init__(self, d_input, num_classes, d_model=32, d_state=32, n_layers=2, layer="s4d", dtype="float32", seed=0):
         require(layer in LAYERS, "layer", layer, f"one of {list(LAYERS)}")
-        require(d_state >= 2 and d_state % 2 == 0, "d_state", d_state, "positive and even, for conjugate pairs")
+        sizes = {"d_input": d_input, "num_classes": num_classes, "d_model": d_model, "n_layers": n_layers}
+        for name, size in (sizes | {"d_state": d_state}).items():
+            require(isinstance(size, Integral) and size >= 1, name, size, "an integer of at least 1")
+        require(d_state % 2 == 0, "d_state", d_state, "even, for conjugate pairs")
         self.kernel, self.kernel_backward = LAYERS[layer]
         rng = np.random.default_rng(seed)
 

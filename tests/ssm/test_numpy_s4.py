@@ -216,6 +216,22 @@ def test_loss_and_gradients_are_autograds(layer):
             np.testing.assert_allclose(g[name], p[name].grad.resolve_conj().numpy(), atol=1e-8, err_msg=name)
 
 
+@pytest.mark.parametrize("layer", ["s4d", "s4d-bilinear"])
+def test_single_precision_is_precise(layer):
+    """float32 parameters lose nothing to exponentials and long powers: against the same numbers in float64."""
+    p = s4.Classifier(1, 2, 16, 64, 1, layer).params[1]
+    wide = {k: v.astype(np.result_type(v, float)) for k, v in p.items()}
+    kernel, kernel_backward = s4.LAYERS[layer]
+    K, cache = kernel(p, 2048)
+    exact, wide_cache = kernel(wide, 2048)
+    dK = np.random.default_rng(0).standard_normal(K.shape).astype(np.float32)
+    assert K.dtype == np.float32
+    assert np.abs(K - exact).max() < 1e-6 * np.abs(exact).max()
+    grads, exact = kernel_backward(dK, cache), kernel_backward(dK.astype(float), wide_cache)
+    for name in p.keys() & grads.keys():
+        assert np.abs(grads[name] - exact[name]).max() < 5e-6 * np.abs(exact[name]).max(), name
+
+
 # ------------------------------------------------------------------------------------------------ training
 
 
@@ -282,11 +298,18 @@ def test_glu_does_not_overflow():
     [
         ("layer", lambda: s4.Classifier(1, 2, layer="lstm")),
         ("d_state", lambda: s4.Classifier(1, 2, d_state=5)),
+        ("d_state", lambda: s4.Classifier(1, 2, d_state=4.0)),
+        ("d_input", lambda: s4.Classifier(0, 2)),
+        ("num_classes", lambda: s4.Classifier(1, -1)),
+        ("d_model", lambda: s4.Classifier(1, 2, d_model=0)),
+        ("d_model", lambda: s4.Classifier(1, 2, d_model=2.5)),
+        ("n_layers", lambda: s4.Classifier(1, 2, n_layers=0)),
         ("method", lambda: s4.discretize(*system()[:2], system()[3], "tustin")),
         ("dt", lambda: s4.discretize(*system()[:2], 0 * system()[3])),
         ("A", lambda: s4.discretize(-system()[0], *system()[1::2])),
         ("length", lambda: s4.diagonal_kernel(*system(), 0)),
         ("length", lambda: s4.dense_kernel(-np.eye(2)[None], np.ones((1, 2)), np.ones((1, 2)), np.ones(1), 0)),
+        ("dt", lambda: s4.dense_kernel(-np.eye(2)[None], np.ones((1, 2)), np.ones((1, 2)), -np.ones(1), 5)),
         ("kernel", lambda: s4.fft_conv(np.zeros((B, H, L)), np.zeros((H, L + 1)))),
         ("x.shape", lambda: small("s4d").forward(np.zeros((B, L, 3)))),
         ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([0, 5])))),
