@@ -105,10 +105,11 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
 
 
 def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
-    """v_y / sum_k v_k of v = focal - ceiling, (B,)."""
+    """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
     if not detached and log_p.numel() > CACHED:
         return _FocalShare.apply(log_p, target, gamma, ceiling)[0]
     values = focal(log_p, gamma, detached) - ceiling  # (B, K)
+    values = values.clamp_max(0) if ceiling else values
     return pick(values, target) / values.sum(1)
 
 
@@ -125,7 +126,8 @@ class _FocalShare(torch.autograd.Function):
             factor = q.pow(gamma)
             v = factor * l
             torch.sub(factor, (v / q).sub_(v), alpha=gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
-            v.add_(ceiling)
+            if ceiling:
+                s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)
             torch.div(v.gather(1, y.unsqueeze(1)), total_, out=share_)
         return share.squeeze(1), slope, total.squeeze(1)
@@ -142,6 +144,7 @@ class _FocalShare(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody wants second derivatives
             gamma, ceiling = ctx.settings
             values = focal(log_p, gamma, False) - ceiling
+            values = values.clamp_max(0) if ceiling else values
             (dl,) = torch.autograd.grad(pick(values, target) / values.sum(1), log_p, grad, create_graph=True)
             return dl, None, None, None
         grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
@@ -164,7 +167,7 @@ class Focal(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
-        self.gamma, self.detached = non_negative("gamma", gamma), detached
+        self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
 
     def per_sample(self, log_p, target):
         return focal(pick(log_p, target), self.gamma, self.detached)
@@ -191,7 +194,7 @@ class GeneralizedCrossEntropy(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", q: float = 0.7):
         super().__init__(num_classes, reduction)
-        self.q = between("q", q, 0, 1)
+        self.q = between("q", q, 1e-9, 1)
 
     def per_sample(self, log_p, target):
         return -torch.expm1(self.q * pick(log_p, target)) / self.q
@@ -202,7 +205,7 @@ class AsymmetricGeneralizedCrossEntropy(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 0.6, q: float = 0.6):
         super().__init__(num_classes, reduction)
-        self.a, self.q = positive("a", a, 1e6), positive("q", q, 10)
+        self.a, self.q = between("a", a, 1e-9, 100), between("q", q, 1e-9, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a + 1) ** self.q - (self.a + pick(log_p, target).exp()) ** self.q) / self.q
@@ -213,9 +216,7 @@ class AsymmetricUnhinged(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 5.5, q: float = 3.0):
         super().__init__(num_classes, reduction)
-        if not is_number(a) or not 1 < a <= 1e6:
-            raise ValueError(f"a must be above 1 and at most 1e6, not {a!r}")
-        self.a, self.q = a, positive("q", q, 10)
+        self.a, self.q = between("a", a, 1.001, 100), between("q", q, 1e-9, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a - pick(log_p, target).exp()) ** self.q - (self.a - 1) ** self.q) / self.q
@@ -226,7 +227,7 @@ class AsymmetricExponential(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 2.5):
         super().__init__(num_classes, reduction)
-        self.a = positive("a", a)
+        self.a = between("a", a, 1e-9, 1e6)
 
     def per_sample(self, log_p, target):
         return torch.exp(-pick(log_p, target).exp() / self.a)
@@ -238,7 +239,7 @@ class AsymmetricMeanSquaredError(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 30.0):
         super().__init__(num_classes, reduction)
-        self.a = positive("a", a)
+        self.a = between("a", a, 1e-9, 1e6)
 
     def per_sample(self, log_p, target):
         return (log_p.mul(2).exp().sum(1) - 2 * self.a * pick(log_p, target).exp() + self.a**2) / self.num_classes
@@ -259,7 +260,7 @@ class NormalizedFocal(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
-        self.gamma, self.detached = non_negative("gamma", gamma), detached
+        self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
 
     def per_sample(self, log_p, target):
         return focal_share(log_p, target, self.gamma, self.detached)
@@ -280,7 +281,7 @@ class NormalizedGeneralizedCrossEntropy(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", q: float = 0.7):
         super().__init__(num_classes, reduction)
-        self.q = between("q", q, 0, 1)
+        self.q = between("q", q, 1e-9, 1)
 
     def per_sample(self, log_p, target):
         values = -torch.expm1(self.q * log_p)  # (B, K)
@@ -303,11 +304,12 @@ class NormalizedNegativeFocal(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
-        self.gamma, self.detached = non_negative("gamma", gamma), detached
+        self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
         self.ceiling = (1 - 1e-7) ** gamma * -math.log(1e-7)
 
     def per_sample(self, log_p, target):
-        return 1 - focal_share(log_p.clamp_min(math.log(1e-7)), target, self.gamma, self.detached, self.ceiling)
+        # what lies below 1e-7 ends as 0 in `focal_share`; here it only stays finite
+        return 1 - focal_share(log_p.clamp_min(-100), target, self.gamma, self.detached, self.ceiling)
 
 
 # ------------------------------------------------------------------------------------------- losses that change the softmax
@@ -318,7 +320,7 @@ class EpsilonSoftmaxLoss(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", m: float = 1e5, gamma: float = 0.0):
         super().__init__(num_classes, reduction)
-        self.m, self.gamma = positive("m", m), non_negative("gamma", gamma)
+        self.m, self.gamma = between("m", m, 1e-6, 1e12), between("gamma", gamma, 0, 100)
 
     def per_sample(self, log_p, target):
         log_py = pick(log_p, target)
@@ -333,7 +335,7 @@ class LogitClipCrossEntropy(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", tau: float = 2.5):
         super().__init__(num_classes, reduction)
-        self.tau = positive("tau", tau)
+        self.tau = between("tau", tau, 1e-9, 1e9)
 
     def log_probabilities(self, logits):
         norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
@@ -365,7 +367,7 @@ class ActivePassive(RobustLoss):
                 "a loss on clipped logits cannot be part of a pair: the two would see different probabilities"
             )
         self.active, self.passive = active, passive
-        self.alpha, self.beta = non_negative("alpha", alpha), non_negative("beta", beta)
+        self.alpha, self.beta = between("alpha", alpha, 0, 1e6), between("beta", beta, 0, 1e6)
 
     def per_sample(self, log_p, target):
         return self.alpha * self.active.per_sample(log_p, target) + self.beta * self.passive.per_sample(log_p, target)
@@ -482,7 +484,7 @@ def make(name: str, num_classes: int = 10, reduction: str = "mean", **hyper) -> 
     Arguments: name, one of `names()`, an alias ("anl-ce", "jal-fl", ...) or any "active+passive" of single names; num_classes K;
         reduction; hyper overrides the CIFAR-10 defaults (alpha, beta, gamma, q, a, m, tau, detached; in a pair a value goes to the
         parts that have it).
-    Raises ValueError for an unknown name or an unknown hyperparameter.
+    Raises ValueError for an unknown name, an unknown hyperparameter or a value out of its range (see `between`).
     """
     name = resolve(name)
     hyper = settings(name)[0] | hyper
@@ -518,24 +520,8 @@ def known(name: str, hyper: dict, allowed: set[str]) -> dict:
     return hyper
 
 
-def positive(name: str, value: float, most: float = math.inf) -> float:
-    if not is_number(value) or not 0 < value < math.inf or value > most:
-        limit = "" if most == math.inf else f" and at most {most:g}"
-        raise ValueError(f"{name} must be a finite number above 0{limit}, not {value!r}")
-    return value
-
-
-def non_negative(name: str, value: float) -> float:
-    if not is_number(value) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}")
-    return value
-
-
 def between(name: str, value: float, low: float, high: float) -> float:
-    if not is_number(value) or not low < value <= high:
-        raise ValueError(f"{name} must lie in ({low:g}, {high:g}], not {value!r}")
-    return value
-
-
-def is_number(value) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    """The value, within limits that keep float32 from an overflow or 0 / 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], not {value!r}")
+    return float(value)

@@ -1,6 +1,7 @@
 """What the papers claim of the losses, and what copies of them get wrong."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -157,6 +158,39 @@ def test_extreme_logits_also_a_few_rows_at_a_time(monkeypatch, name, dtype):
     test_extreme_logits_keep_value_and_gradient_finite(name, dtype)
 
 
+@pytest.mark.parametrize("entries", [losses.CACHED, 20])
+def test_a_sure_negative_loss_is_zero_or_one_however_many_classes(monkeypatch, entries):
+    monkeypatch.setattr(losses, "CACHED", entries)
+    z = torch.tensor([[1e4] + [0.0] * 999] * 2)
+    for name in ("nnce", "nnfl"):
+        assert losses.make(name, 1000, "none")(z, torch.tensor([0, 1])).tolist() == [0, 1]
+
+
+LIMITS = {
+    "gce": {"q": (1e-9, 1)}, "ngce": {"q": (1e-9, 1)}, "nfl": {"gamma": (0, 100)}, "nnfl": {"gamma": (0, 100)},
+    "agce": {"a": (1e-9, 100), "q": (1e-9, 10)}, "aul": {"a": (1.001, 100), "q": (1e-9, 10)}, "ael": {"a": (1e-9, 1e6)},
+    "amse": {"a": (1e-9, 1e6)}, "eps-fl": {"m": (1e-6, 1e12), "gamma": (0, 100)}, "logitclip-ce": {"tau": (1e-9, 1e9)},
+    "nce+rce": {"alpha": (0, 1e6), "beta": (0, 1e6)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_float32_holds_up_to_a_settings_limits_and_no_further_is_taken(name):
+    z = torch.tensor([[0.0] * 10, [1e4] + [-1e4] * 9, [-1e4] + [1e4] * 9, [20.0] + [0.0] * 9]).repeat_interleave(2, 0)
+    for values in product(*LIMITS[name].values()):
+        x = z.clone().requires_grad_()
+        loss = losses.make(name, 10, "none", **dict(zip(LIMITS[name], values, strict=True)))(
+            x, torch.tensor([0, 1] * 4)
+        )
+        loss.sum().backward()
+        assert loss.isfinite().all()
+        assert x.grad.isfinite().all()
+    for setting, (low, high) in LIMITS[name].items():
+        for beyond in (low - 1e-9, high * 1.1):
+            with pytest.raises(ValueError, match=f"{setting} must be a number in"):
+                losses.make(name, **{setting: beyond})
+
+
 def test_cross_entropy_is_torchs():
     z, y = batch()
     for reduction in ("mean", "sum", "none"):
@@ -206,9 +240,10 @@ def test_settings_follow_the_data_set():
         (lambda: losses.make("nonsense"), "loss must be one of"),
         (lambda: losses.make("nce+nonsense"), "loss must be one of"),
         (lambda: losses.make("ce", q=1), "has no setting"),
-        (lambda: losses.make("gce", q=0.0), "q must lie in"),
-        (lambda: losses.make("aul", a=1.0), "a must be above 1"),
+        (lambda: losses.make("gce", q=0.0), "q must be"),
+        (lambda: losses.make("aul", a=1.0), "a must be"),
         (lambda: losses.make("fl", gamma=float("nan")), "gamma must be"),
+        (lambda: losses.make("fl", gamma=True), "gamma must be"),
         (lambda: losses.make("ce", num_classes=1), "num_classes"),
         (lambda: losses.make("ce", reduction="max"), "reduction"),
         (lambda: losses.make("ce")(torch.zeros(2, 9), torch.zeros(2, dtype=torch.long)), "logits must be"),
