@@ -11,9 +11,11 @@ function takes a seed of its own, apart from training's.
 
 import io
 import json
+import numbers
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
@@ -125,8 +127,9 @@ def corrupt(
         labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder of
         CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
     Returns: Noisy. The input is left as it was.
-    Raises ValueError for labels that are not integers in [0, K), a matrix that is not row-stochastic, equal counts of anything but
-        symmetric noise, and all that `transition_matrix` raises; FileNotFoundError without the human labels' file.
+    Raises ValueError for labels that are not integers in [0, K), a seed that is no whole number, a matrix that is not row-stochastic,
+        equal counts of anything but symmetric noise, and all that `transition_matrix` raises; FileNotFoundError without the human
+        labels' file.
     """
     own = matrix is not None
     nominal = checked_matrix(matrix, num_classes) if own else transition_matrix(kind, rate, num_classes, dataset)
@@ -139,6 +142,8 @@ def corrupt(
         )
     if exact and kind == "instance-dependent" and not own:
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
     rng = np.random.default_rng(seed)
     if not own and kind in HUMAN and exact:
         noisy = human_for(clean, kind, indices, root)
@@ -149,14 +154,21 @@ def corrupt(
     elif not own and kind == "asymmetric-sequential":
         noisy = clean.copy()
         for source, target in moves(dataset, num_classes):
-            noisy[choose(noisy == source, rate, rng)] = target
+            noisy[choose(noisy == source, rate * (noisy == source).sum(), rng)] = target
     else:
-        noisy = clean.copy()
+        noisy, wrong = clean.copy(), nominal * (1 - np.eye(num_classes))
+        sizes = np.bincount(clean, minlength=num_classes)
+        counts = wrong.sum(1) * sizes  # (K,)
+        if (
+            not own
+        ):  # from the rate itself: a row's sum is a little more or less, and a half would be rounded the other way
+            share = rate * (num_classes - 1) / num_classes if kind == "symmetric-inclusive" else rate
+            each = rate * len(clean) / num_classes if exact == "equal-counts" else share * sizes
+            counts = np.where(counts > 0, np.minimum(each, sizes), 0)
         for c in range(num_classes):
-            wrong = nominal[c] * (np.arange(num_classes) != c)
-            flips = choose(clean == c, wrong.sum(), rng)
+            flips = choose(clean == c, counts[c], rng)
             if len(flips):
-                noisy[flips] = rng.choice(num_classes, size=len(flips), p=wrong / wrong.sum())
+                noisy[flips] = rng.choice(num_classes, size=len(flips), p=wrong[c] / wrong[c].sum())
     flipped = noisy != clean
     realised, share = estimate_transition(clean, noisy, num_classes), float(flipped.mean()) if len(clean) else 0.0
     if type(labels).__module__.startswith("torch"):
@@ -205,7 +217,7 @@ def human_labels(kind: str, root=None) -> tuple[np.ndarray, np.ndarray]:
 def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     if dataset is None and num_classes == 10:
         dataset = "cifar10"
-    if not isinstance(dataset, str) and dataset is not None:
+    if isinstance(dataset, Iterable) and not isinstance(dataset, str):
         pairs = tuple((int(a), int(b)) for a, b in (dataset.items() if isinstance(dataset, dict) else dataset))
     elif dataset in MOVES:
         pairs = MOVES[dataset]
@@ -226,10 +238,9 @@ def equal_counts(clean: np.ndarray, rate: float, num_classes: int) -> np.ndarray
     return np.stack([transition_matrix("symmetric", r, num_classes)[c] for c, r in enumerate(own)])
 
 
-def choose(members: np.ndarray, share: float, rng) -> np.ndarray:
-    """Exactly round(share * count) of the True positions, without replacement."""
-    positions = np.flatnonzero(members)
-    return rng.choice(positions, size=round(share * len(positions)), replace=False)
+def choose(members: np.ndarray, count: float, rng) -> np.ndarray:
+    """Exactly round(count) of the True positions, without replacement."""
+    return rng.choice(np.flatnonzero(members), size=round(count), replace=False)
 
 
 def draw_rows(p: np.ndarray, rng) -> np.ndarray:
@@ -291,13 +302,13 @@ def human_for(clean, kind, indices, root) -> np.ndarray:
 
 
 def checked_rate(rate) -> float:
-    if rate is None or isinstance(rate, str | bool) or not 0 <= rate <= 1:
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate <= 1:
         raise ValueError(f"rate must be a number in [0, 1], not {rate!r}")
     return float(rate)
 
 
 def checked_matrix(matrix, num_classes: int) -> np.ndarray:
-    matrix = np.asarray(matrix, dtype=np.float64)
+    matrix = np.array(matrix, dtype=np.float64)  # a copy: it is handed out as Noisy.nominal
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(f"matrix must have shape ({num_classes}, {num_classes}), not {matrix.shape}")
     if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import confusion_matrix
@@ -74,6 +74,30 @@ def test_equal_counts_leave_a_small_class_with_fewer_true_labels():
     assert noisy.rate == 0.8
     most = noise.corrupt([0] * 9 + [1], "symmetric", 0.8, num_classes=2, seed=0, exact="equal-counts")
     assert most.realised.tolist() == [[5 / 9, 4 / 9], [1, 0]]  # a class cannot lose more than it has
+
+
+@given(rate=st.integers(0, 20).map(lambda n: n / 20), labels=st.lists(st.integers(0, 3), max_size=60))
+@settings(max_examples=200, deadline=None)
+@example(rate=0.9, labels=[0] * 15)  # 13.5
+def test_exact_halves_are_rounded_as_the_rate_says(rate, labels):
+    sizes, equal = np.bincount(np.array(labels, dtype=int), minlength=4), [round(rate * len(labels) / 4)] * 4
+    expected = {
+        ("symmetric", True): [round(rate * n) for n in sizes.tolist()],
+        ("symmetric-inclusive", True): [round(rate * 3 / 4 * n) for n in sizes.tolist()],
+        ("pair-flip", True): [round(rate * n) for n in sizes.tolist()],
+        ("asymmetric", True): [round(rate * sizes[0].item()), 0, 0, 0],
+        ("symmetric", "equal-counts"): np.minimum(equal, sizes),
+    }
+    for (kind, exact), counts in expected.items():
+        noisy = noise.corrupt(labels, kind, rate, num_classes=4, seed=0, dataset=[(0, 2)], exact=exact)
+        flipped = np.bincount(np.array(labels, dtype=int)[noisy.flipped], minlength=4)
+        np.testing.assert_array_equal(flipped, counts, err_msg=f"{kind} {exact}")
+
+
+def test_a_matrix_of_ones_own_is_not_shared():
+    T = np.eye(2)
+    noise.corrupt([0, 1], "mine", None, num_classes=2, seed=0, matrix=T).nominal[0] = 0.5
+    np.testing.assert_array_equal(T, np.eye(2))
 
 
 def test_sequential_asymmetric_noise_gives_cats_back():
@@ -231,6 +255,10 @@ def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, cont
         (([0, 1], "symmetric", 1.5), {}, "rate"),
         (([0, 1], "symmetric", float("nan")), {}, "rate"),
         (([0, 1], "symmetric", None), {}, "rate"),
+        (([0, 1], "symmetric", [0.4]), {}, "rate"),
+        (([0, 1], "symmetric", 0.1), {"seed": None}, "seed"),
+        (([0, 1], "symmetric", 0.1), {"seed": "a"}, "seed"),
+        (([0, 1], "asymmetric", 0.1), {"dataset": 5}, "asymmetric noise has moves"),
         (([0, 1], "loud", 0.1), {}, "kind must be one of"),
         (([0, 10], "symmetric", 0.1), {}, r"\[0, 10\)"),
         (([-1, 1], "symmetric", 0.1), {}, r"\[0, 10\)"),
@@ -246,7 +274,7 @@ def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, cont
 )
 def test_bad_input_is_named(arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        noise.corrupt(*arguments, seed=0, **options)
+        noise.corrupt(*arguments, **{"seed": 0} | options)
 
 
 def test_missing_human_file_says_what_to_fetch(tmp_path):
