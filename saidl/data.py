@@ -30,6 +30,13 @@ FOLDERS = {
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
 }
+# torchvision checks CIFAR's files, but of MNIST's only the archives they come in; this is their content, train and test
+FINGERPRINTS = {
+    "mnist": (
+        "f0293062da5c8346533217c2579141bea07eff0159fd6bb8bc2bb9ed0f494936",
+        "92038261067ebc8dff6d38d3a3b0868469686c03a912998e209cadf7b071bd4b",
+    )
+}
 NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 
 
@@ -88,6 +95,8 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
     Raises ValueError for an unknown name, a wrong size or unreadable files; FileNotFoundError for a missing folder; ConnectionError when a
     download fails, leaving nothing half-written behind.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
     if name == "digits":
         split = digits()
     elif name in TORCHVISION:
@@ -126,8 +135,9 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
         (ITU-R 601 luma, the LRA Image task), else d = C (sequential CIFAR in colour): two different tasks.
     """
     x = images.images if isinstance(images, Images) else images
-    if x.ndim != 4:
-        raise ValueError(f"images must have shape (N, C, H, W), not {tuple(x.shape)}")
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"images must have shape (N, C, H, W), a torch tensor, not {found}")
     x = as_float(x)
     if grayscale and x.shape[1] == 3:
         x = torch.einsum("nchw,c->nhw", x, x.new_tensor([0.299, 0.587, 0.114]))[:, None]
@@ -206,7 +216,12 @@ def from_torchvision(name: str, root) -> Split:
         raise ValueError(
             f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them"
         ) from error
-    return Split(*(from_arrays(part, name) for part in parts))
+    split = Split(*(from_arrays(part, name) for part in parts))
+    if name in FINGERPRINTS and (split.train.fingerprint, split.test.fingerprint) != FINGERPRINTS[name]:
+        raise ValueError(
+            f"{name}: the files in the data folder's {FOLDERS[name]} are not the official ones; remove them"
+        )
+    return split
 
 
 def from_arrays(part, name: str) -> Images:

@@ -144,6 +144,17 @@ def test_truncated_official_file_is_named(tmp_path, monkeypatch):
         data.load("cifar10", root=tmp_path)
 
 
+def test_files_that_are_not_mnists_are_named(tmp_path):
+    folder = tmp_path / "MNIST/raw"
+    folder.mkdir(parents=True)
+    two, side = (n.to_bytes(4, "big") for n in (2, 28))
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + two + side + side + bytes(2 * 28 * 28))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + two + bytes(2))
+    with pytest.raises(ValueError, match="MNIST are not the official ones"):
+        data.load("mnist", root=tmp_path)
+
+
 def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
     def download(self):
         (self.root / "half").mkdir() if hasattr(self.root, "mkdir") else open(f"{self.root}/half", "w").close()
@@ -289,12 +300,14 @@ def test_single_class_folder_is_refused(tmp_path):
     [
         (lambda: data.load("nonsense"), ValueError, "name must be one of"),
         (lambda: data.load("./no/such/folder"), FileNotFoundError, "no folder"),
+        (lambda: data.load(None), ValueError, "name must be one of"),
         (lambda: data.load("digits", train_size=0), ValueError, "train_size"),
         (lambda: data.load("digits", train_size=9999), ValueError, "train_size"),
         (lambda: data.load("digits", train_size=True), ValueError, "train_size"),
         (lambda: data.synthetic("subtracting", length=8, train=2, test=2), ValueError, "name must be"),
         (lambda: data.load("digits").train.with_labels([0, 1]), ValueError, "labels must be int64"),
         (lambda: data.as_sequence(torch.zeros(3, 4)), ValueError, "images must have shape"),
+        (lambda: data.as_sequence(np.zeros((2, 1, 4, 4))), ValueError, "a torch tensor, not ndarray"),
         (lambda: data.synthetic("adding", length=2), ValueError, "length"),
     ],
 )
