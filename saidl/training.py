@@ -8,6 +8,7 @@ CPU with the same number of threads gives the same bits, also when it was interr
 
 import contextlib
 import copy
+import hashlib
 import math
 import numbers
 import os
@@ -111,13 +112,16 @@ def fit(
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
         scalar; seed, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
-        continued from if present (yours to remove, once the result is safe); groups, (model, lr, weight_decay) -> optimiser groups
-        (default: `models.parameter_groups`); progress, True or a label for the bar.
+        continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
+        groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`); progress, True or a label for the
+        bar.
     Returns: History.
     Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one
-        another, a `reduction` other than "mean"; and for a loss that stopped being finite.
+        another, a `reduction` other than "mean", a GPU that is not there; and for a loss that stopped being finite.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {str(device)!r}, but torch finds no GPU")
     clean_labels = None if clean_labels is None else torch.as_tensor(clean_labels)
     check_data(train, test, clean_labels)
     if isinstance(loss, RobustLoss) and loss.reduction != "mean":
@@ -139,7 +143,8 @@ class Fit:
     """One training run: everything that lives from one epoch to the next."""
 
     def __init__(self, model, train, test, loss, settings, seed, clean_labels, device, groups):
-        self.settings, self.device, self.loss, self.seed, self.given = settings, device, loss, seed, train
+        self.settings, self.device, self.loss, self.seed = settings, device, loss, seed
+        self.given = train, test, clean_labels
         self.generator = torch.Generator().manual_seed(seed)
         self.bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
         layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
@@ -192,7 +197,14 @@ class Fit:
         self.model.eval()
         few = self.test[0][:2]
         for every in (1, 2) if self.settings.half_rate else (1,):
-            shape = tuple(self.predict(few, every).shape)
+            try:
+                shape = tuple(self.predict(few, every).shape)
+            except (
+                RuntimeError,
+                TypeError,
+            ) as error:  # torch's, of a size, and Python's, of a `rate` it has no argument for
+                what = f"images of shape {tuple(few.shape[1:])}" + " at half the sampling rate" * (every == 2)
+                raise ValueError(f"the network does not take {what}: {error}") from error
             if shape != (len(few), self.num_classes):
                 raise ValueError(
                     f"the network must have an output for each of {self.num_classes} classes, not {shape[1:]}"
@@ -412,14 +424,15 @@ class Fit:
         replayed = (
             " replayed" if isinstance(self.advance, cuda_graph.Replayed) else ""
         )  # its optimiser's state is another kind
-        data, device = self.given.fingerprint, self.device.type + replayed
+        train, test, clean = self.given
         return {
             "model": repr(self.model),
             "settings": asdict(self.settings),
             "seed": self.seed,
             "loss": repr(self.loss),
-            "data": data,
-            "device": device,
+            "data": [train.fingerprint, test.fingerprint],
+            "clean": None if clean is None else hashlib.sha256(clean.cpu().numpy().tobytes()).hexdigest(),
+            "device": self.device.type + replayed,
         }
 
 
@@ -449,7 +462,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None:
-    for name, part in {"train": train, "test": test}.items():
+    parts = {"train": train, "test": test}
+    if clean_labels is not None:
+        if clean_labels.shape != train.labels.shape or clean_labels.dtype != torch.int64:
+            told = f"{clean_labels.dtype} {tuple(clean_labels.shape)}"
+            raise ValueError(f"clean_labels must be int64 of shape {tuple(train.labels.shape)}, not {told}")
+        parts["clean"] = train.with_labels(clean_labels)
+    for name, part in parts.items():
         if not len(part):
             raise ValueError(f"{name} is empty")
         if len(part.images) != len(part):
@@ -460,5 +479,3 @@ def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None
     if train.images.shape[1] != test.images.shape[1] or len(train.classes) != len(test.classes):
         told = (f"{part.images.shape[1]} channels and {len(part.classes)} classes" for part in (train, test))
         raise ValueError(f"train and test must have the same channels and classes, not {' against '.join(told)}")
-    if clean_labels is not None and clean_labels.shape != train.labels.shape:
-        raise ValueError(f"clean_labels must have shape {tuple(train.labels.shape)}, not {tuple(clean_labels.shape)}")

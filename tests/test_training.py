@@ -260,6 +260,13 @@ def test_bad_settings_are_named(options, message):
         Settings(**options)
 
 
+class MeanOverSteps(nn.Linear):
+    """A network for sequences that knows of no sampling rate."""
+
+    def forward(self, x):
+        return super().forward(x.mean(1))
+
+
 HALF_RATE = {"view": "sequence", "half_rate": True}
 
 
@@ -268,6 +275,8 @@ HALF_RATE = {"view": "sequence", "half_rate": True}
     [
         (models.make("small-cnn", channels=(4, 8), num_classes=20), {}, {}, {}, "an output for each of 10 classes"),
         (models.SequenceClassifier(1, 10, d_model=4, n_layers=1, layer="lstm"), {}, {}, HALF_RATE, "no sampling rate"),
+        (models.make("cnn8"), {}, {}, {}, r"does not take images of shape \(1, 8, 8\): .*expected input"),
+        (MeanOverSteps(1, 10), {}, {}, HALF_RATE, "does not take images .* at half the sampling rate: .*rate"),
         (None, {}, {"images": DIGITS.test.images.expand(-1, 3, -1, -1)}, {}, "same channels and classes"),
         (None, {}, {"classes": tuple("abcdefghijkl")}, {}, "same channels and classes"),
         (models.SequenceClassifier(1, 10, d_model=4, n_layers=1), {}, {"images": DIGITS.test.images.repeat(1, 1, 1, 2)},
@@ -321,12 +330,37 @@ def test_another_networks_checkpoint_is_not_continued(tmp_path, monkeypatch, cap
     assert "starting over" in capsys.readouterr().out
 
 
+def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    clean, path = DIGITS.train.labels, tmp_path / "c.pt"
+    fit(checkpoint=path, clean_labels=clean)
+    left = path.read_bytes()
+    for test, labels, continued in (
+        (DIGITS.test, clean, True), (DIGITS.test, None, False), (DIGITS.test, clean.flip(0), False),
+        (DIGITS.test.select(range(100)), clean, False),
+    ):  # fmt: skip
+        path.write_bytes(left)
+        training.fit(
+            small(1), DIGITS.train, test, losses.make("ce"), PLAIN, seed=0, clean_labels=labels, checkpoint=path
+        )
+        assert ("starting over" in capsys.readouterr().out) != continued
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="torch finds no GPU"):
+        fit(device="cuda")
+
+
 def test_bad_labels_and_divergence_are_named():
     wrong = data.Images(DIGITS.train.images, DIGITS.train.labels + 5, DIGITS.train.classes, "digits")
     with pytest.raises(ValueError, match=r"train labels must lie in \[0, 10\), found 5 to 14"):
         fit(train=wrong)
-    with pytest.raises(ValueError, match="clean_labels must have shape"):
-        fit(clean_labels=torch.zeros(3, dtype=torch.int64))
+    for labels in (torch.zeros(3, dtype=torch.int64), DIGITS.train.labels.float()):
+        with pytest.raises(ValueError, match="clean_labels must be int64 of shape"):
+            fit(clean_labels=labels)
+    with pytest.raises(ValueError, match=r"clean labels must lie in \[0, 10\), found 100 to 109"):
+        fit(clean_labels=DIGITS.train.labels + 100)
     with pytest.raises(ValueError, match="leaves none"):
         fit(replace(PLAIN, valid_fraction=0.999))
     with pytest.raises(ValueError, match="reduction must be 'mean'"):
