@@ -193,10 +193,9 @@ def expected(run, timing: dict) -> float | None:
 
 @cache
 def parameters(model: str, options: tuple, task: str) -> int:
-    from saidl import models
+    from saidl import sweep
 
-    inputs = {"d_input": 3 if task == "scifar" else 1, "num_classes": 10} if model in models.LAYERS else {}
-    return sum(p.numel() for p in models.make(model, **inputs, **dict(options)).parameters())
+    return sum(p.numel() for p in sweep.network(model, options, 3 if task == "scifar" else 1, 10).parameters())
 
 
 def make_report(args) -> int:

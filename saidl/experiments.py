@@ -16,7 +16,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from itertools import product
 
 from saidl import losses, models
-from saidl.noise import HUMAN, KINDS
+from saidl.noise import HUMAN, KINDS, checked_rate
 from saidl.training import Settings
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
@@ -169,15 +169,16 @@ def grid(
     exact: bool | str | None = None,
     **settings,
 ) -> list[Run]:
-    """Every combination of the values given, in a profile's recipe; each may be one value or a list.
+    """Every combination of the losses, models, model_options, noises, rates and seeds, each one value or a list, in a profile's recipe.
 
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
         noise kinds; rates in [0, 1] (one clean run stands for all kinds at rate 0; human kinds have no rate); seeds, used for the noise
         draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of
-        the recipe's (the papers' size at laptop: two epochs on all images, see WHOLE); exact, how the noise is drawn, see
-        `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings` to change.
+        the recipe's if it is the recipe's network or both are for sequences (the papers' size at laptop: two epochs on all images, see
+        WHOLE); exact, how the noise is drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings`.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
-    Raises ValueError for any unknown name or value, before anything runs (but model_options are looked at when the network is built).
+    Raises ValueError for any unknown name or value, or a model that is not for what the task shows, before anything runs (but
+        model_options are looked at when the network is built).
     """
     profile = current_profile(profile)
     dataset, size, default_model, options, base = recipe(profile, task)
@@ -185,12 +186,16 @@ def grid(
     for name, net, extra, kind, eta, s in product(
         *map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))
     ):
+        if not isinstance(extra, dict):
+            raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
         own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
         own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
         own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
-        whole = profile == "laptop" and task in WHOLE_TASKS and (options | extra).items() >= SSM.items()
+        alike = net == default_model or (net in models.LAYERS and default_model in models.LAYERS)
+        extra = options | extra if alike else extra
+        whole = profile == "laptop" and task in WHOLE_TASKS and extra.items() >= SSM.items()
         own, part = (own | WHOLE, None) if whole else (own, size)
-        run = one(profile, task, dataset, part, net, options | extra, base, name, kind, eta, s, exact, own | settings)
+        run = one(profile, task, dataset, part, net, extra, base, name, kind, eta, s, exact, own | settings)
         runs.setdefault(run.id, run)
     return list(runs.values())
 
@@ -199,18 +204,15 @@ def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
     seed = int(seed)
-    if net not in (known := (*models.IMAGE_MODELS, *models.LAYERS)):
-        raise ValueError(f"model must be one of {', '.join(known)}, not {net!r}")
     if kind not in KINDS:
         raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind in HUMAN:
         if dataset != "cifar10":
             raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")
         rate = None
-    elif rate is None or isinstance(rate, str) or not 0 <= rate <= 1:
-        raise ValueError(f"rate must lie in [0, 1], not {rate!r}")
-    elif rate == 0:
-        kind = "symmetric"
+    else:
+        rate = checked_rate(rate)
+        kind = kind if rate else "symmetric"
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
@@ -223,15 +225,18 @@ def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed
         settings = replace(base, **changes)
     except TypeError as error:
         raise ValueError(f"unknown setting: {error}") from None
+    shown, fit = ("images", tuple(models.IMAGE_MODELS)) if settings.view == "image" else ("sequences", models.LAYERS)
+    if net not in fit:
+        raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {net!r}")
     if exact is None:
-        exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" and rate else True
+        exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" else True
     if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
         raise ValueError(
             f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
         )
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
-        profile, task, dataset, size, net, loss, kind, None if rate is None else float(rate), exact, noise_seed=1000 + seed, seed=seed,
+        profile, task, dataset, size, net, loss, kind, rate, True if rate == 0 else exact, noise_seed=1000 + seed, seed=seed,
         model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
     )  # fmt: skip
 

@@ -211,7 +211,7 @@ def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     """Data, noise, network, training: what a record holds beyond its run."""
     import torch
 
-    from saidl import data, losses, models, noise, training
+    from saidl import data, losses, noise, training
 
     train, test = data.load(run.dataset, train_size=run.train_size)
     human = {"indices": train.index} if run.noise in noise.HUMAN else {}
@@ -222,11 +222,8 @@ def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
-        options = dict(run.model_options)
-        if run.model in models.LAYERS:
-            channels = sequence_channels(train, run.settings.view)
-            options = {"d_input": channels, "num_classes": len(train.classes)} | options
-        model = models.make(run.model, **options)
+        channels = 1 if run.settings.view == "sequence-gray" else train.images.shape[1]
+        model = network(run.model, run.model_options, channels, len(train.classes))
     loss = losses.make(run.loss, len(train.classes), **dict(run.loss_options))
     history = training.fit(
         model, train.with_labels(noisy.labels), test, loss, run.settings, seed=run.seed,
@@ -297,8 +294,18 @@ def check_runs(runs: list[Run]) -> None:
             raise ValueError(f"{run} would not be read back as it is")
 
 
-def sequence_channels(train, view: str) -> int:
-    return 1 if view == "sequence-gray" else train.images.shape[1]
+def network(name: str, options, channels: int, classes: int):
+    """A run's network for data of so many classes and, if they are sequences, channels, unless its options say otherwise.
+
+    Raises ValueError for options that cannot be.
+    """
+    from saidl import models
+
+    known = {"num_classes": classes} | ({"d_input": channels} if name in models.LAYERS else {})
+    try:
+        return models.make(name, **known | dict(options))
+    except TypeError as error:
+        raise ValueError(f"model {name} cannot be built with {dict(options)}: {error}") from error
 
 
 def cores(profile: str = "quick") -> int:

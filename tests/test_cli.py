@@ -73,8 +73,13 @@ def test_data_describes_a_set(capsys):
     [
         (["data", "nonsense"], "name must be one of"),
         (["run", "--profile", "smoke", "--loss", "nonsense"], "loss must be one of"),
-        (["run", "--profile", "smoke", "--rate", "nan"], "rate must lie in"),
+        (["run", "--profile", "smoke", "--rate", "nan"], "rate must be a number in"),
         (["sweep", "--profile", "smoke", "--task", "chess"], "task must be one of"),
+        (["sweep", "--profile", "quick", "--model", "s4d", "--dry-run"], "for noise, which shows images, not 's4d'"),
+        (
+            ["run", "--task", "digits-sequence", "--model", "cnn8"],
+            "for digits-sequence, which shows sequences, not 'cnn8'",
+        ),
     ],
 )
 def test_errors_are_one_line(arguments, message, capsys):

@@ -40,6 +40,18 @@ def test_equal_runs_have_equal_ids_however_their_numbers_were_written():
     assert ids(**sequence) == ids(**sequence, clip=0.0) == ids(**sequence, clip=0)
 
 
+def test_without_noise_it_does_not_matter_how_it_is_drawn():
+    assert len({grid("quick", exact=exact)[0].id for exact in (None, True, False, "equal-counts")}) == 1
+
+
+def test_the_recipes_options_are_its_own_networks():
+    (own,), (other,) = (grid("laptop", model=model, model_options={"hidden": 8}) for model in ("cnn8", "resnet34"))
+    assert dict(own.model_options) == {"channels": (32, 64, 96), "hidden": 8}
+    assert dict(other.model_options) == {"hidden": 8}
+    (layer,) = grid("laptop", task="scifar", model="lstm")
+    assert dict(layer.model_options) == experiments.MEDIUM
+
+
 def test_noise_and_training_never_share_a_seed():
     for run in grid("quick", seed=range(5)):
         assert run.noise_seed != run.seed
@@ -95,8 +107,12 @@ def test_profile_comes_from_the_environment(monkeypatch):
         ({"model": "cnn9"}, "model must be one of"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"seed": 0.5}, "seed must be a whole number"),
-        ({"rate": 1.2}, "rate must lie in"),
-        ({"rate": float("nan")}, "rate must lie in"),
+        ({"rate": 1.2}, "rate must be a number in"),
+        ({"rate": float("nan")}, "rate must be a number in"),
+        ({"model_options": "x"}, "model_options must be"),
+        ({"rate": True}, "rate must be a number in"),
+        ({"model": "lstm"}, "model must be one of .* for noise, which shows images"),
+        ({"model": "cnn8", "view": "sequence"}, "model must be one of .* for noise, which shows sequences"),
         ({"task": "chess"}, "task must be one of"),
         ({"noise": "human-worst"}, "CIFAR-10's"),
         ({"learning_rate": 1}, "unknown setting"),

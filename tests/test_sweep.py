@@ -115,6 +115,17 @@ def test_what_cannot_be_run_or_recorded_is_an_error_before_any_work(tmp_path, ma
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("name", ["cnn8", "resnet34", "lstm"])
+def test_a_network_has_as_many_outputs_as_there_are_classes_and_odd_options_are_named(name):
+    options = {"d_model": 4, "n_layers": 1} if name == "lstm" else {}
+    *_, bias = sweep.network(name, options, 1, 3).parameters()
+    assert bias.shape == (3,)
+    *_, bias = sweep.network(name, options | {"num_classes": 5}, 1, 3).parameters()
+    assert bias.shape == (5,)
+    with pytest.raises(ValueError, match=f"model {name} cannot be built with .*'depth'"):
+        sweep.network(name, options | {"depth": 3}, 1, 3)
+
+
 def test_the_recipes_runs_can_be_recorded():
     for profile in experiments.PROFILES:
         sweep.check_runs(experiments.noise_grid(profile))
