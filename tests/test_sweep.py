@@ -9,7 +9,7 @@ import joblib
 import pytest
 import torch
 
-from saidl import experiments, results, sweep
+from saidl import data, experiments, results, sweep
 
 RUNS = experiments.grid("smoke", loss=["ce", "nce+rce"], rate=[0.2, 0.4], seed=[0, 1])
 
@@ -124,6 +124,12 @@ def test_a_network_has_as_many_outputs_as_there_are_classes_and_odd_options_are_
     assert bias.shape == (5,)
     with pytest.raises(ValueError, match=f"model {name} cannot be built with .*'depth'"):
         sweep.network(name, options | {"depth": 3}, 1, 3)
+
+
+def test_data_of_three_classes_need_no_options(monkeypatch):
+    three = data.Split(*(replace(part.select(part.labels < 3), classes=tuple("012")) for part in data.load("digits")))
+    monkeypatch.setattr(data, "load", lambda *_, **__: three)
+    assert len(sweep.execute(RUN)["confusion"]) == 3
 
 
 def test_the_recipes_runs_can_be_recorded():
