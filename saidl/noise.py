@@ -161,7 +161,7 @@ def corrupt(
         counts = wrong.sum(1) * sizes  # (K,)
         if (
             not own
-        ):  # from the rate itself: a row's sum is a little more or less, and a half would be rounded the other way
+        ):  # from the rate itself: a row of T sums to a little more or less, which decides how halves are rounded
             share = rate * (num_classes - 1) / num_classes if kind == "symmetric-inclusive" else rate
             each = rate * len(clean) / num_classes if exact == "equal-counts" else share * sizes
             counts = np.where(counts > 0, np.minimum(each, sizes), 0)

@@ -199,10 +199,7 @@ class Fit:
         for every in (1, 2) if self.settings.half_rate else (1,):
             try:
                 shape = tuple(self.predict(few, every).shape)
-            except (
-                RuntimeError,
-                TypeError,
-            ) as error:  # torch's, of a size, and Python's, of a `rate` it has no argument for
+            except (RuntimeError, TypeError) as error:  # of a size, or a `rate` it has no argument for
                 what = f"images of shape {tuple(few.shape[1:])}" + " at half the sampling rate" * (every == 2)
                 raise ValueError(f"the network does not take {what}: {error}") from error
             if shape != (len(few), self.num_classes):
