@@ -159,9 +159,7 @@ def corrupt(
         noisy, wrong = clean.copy(), nominal * (1 - np.eye(num_classes))
         sizes = np.bincount(clean, minlength=num_classes)
         counts = wrong.sum(1) * sizes  # (K,)
-        if (
-            not own
-        ):  # from the rate itself: a row of T sums to a little more or less, which decides how halves are rounded
+        if not own:  # by the rate itself: a row of T sums to a little more or less, which tips halves
             share = rate * (num_classes - 1) / num_classes if kind == "symmetric-inclusive" else rate
             each = rate * len(clean) / num_classes if exact == "equal-counts" else share * sizes
             counts = np.where(counts > 0, np.minimum(each, sizes), 0)
