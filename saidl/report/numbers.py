@@ -14,6 +14,7 @@ NOT_RUN = r"\notrun{}"
 CHANGES = {  # what was changed in MNIST's recipe, as `tables.editions` puts it
     "none": "",
     "shares": "equal shares",
+    "float32": "precision float32",
     "scripts": "equal shares, nesterov no, weight decay 0.001",  # the decay and momentum of the authors' first scripts
 }
 
@@ -122,11 +123,11 @@ class Numbers:
         rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(weights)]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
-    def the_weighted(self, noise, rate, loss, alpha, beta):
-        """MNIST at the published recipe but for a pair's weights."""
+    def the_weighted(self, noise, rate, loss, alpha, beta, change="none"):
+        """MNIST at the published recipe but for a pair's weights and a change of CHANGES."""
         table = tables.editions(self.frame)
-        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss) & (table.changed == "")]
-        rows = rows[rows.weights == f"α {alpha}, β {beta}"]
+        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
+        rows = rows[(rows.weights == f"α {alpha}, β {beta}") & (rows.changed == CHANGES[change])]
         return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto"):
