@@ -108,9 +108,13 @@ def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, cei
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
     if not detached and log_p.numel() > CACHED:
         return _FocalShare.apply(log_p, target, gamma, ceiling)[0]
-    values = focal(log_p, gamma, detached) - ceiling  # (B, K)
-    values = values.clamp_max(0) if ceiling else values
+    values = focal_below(log_p, gamma, detached, ceiling)  # (B, K)
     return pick(values, target) / values.sum(1)
+
+
+def focal_below(log_p: Tensor, gamma: float, detached: bool, ceiling: float) -> Tensor:
+    values = focal(log_p, gamma, detached)
+    return (values - ceiling).clamp_max(0) if ceiling else values
 
 
 class _FocalShare(torch.autograd.Function):
@@ -143,8 +147,7 @@ class _FocalShare(torch.autograd.Function):
         log_p, target, share, slope, total = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants second derivatives
             gamma, ceiling = ctx.settings
-            values = focal(log_p, gamma, False) - ceiling
-            values = values.clamp_max(0) if ceiling else values
+            values = focal_below(log_p, gamma, False, ceiling)
             (dl,) = torch.autograd.grad(pick(values, target) / values.sum(1), log_p, grad, create_graph=True)
             return dl, None, None, None
         grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
@@ -163,7 +166,7 @@ class CrossEntropy(RobustLoss):
 
 
 class Focal(RobustLoss):
-    """-(1 - p_y)^gamma log p_y, gamma >= 0 (Lin et al. 2017). `detached`: see `focal`."""
+    """-(1 - p_y)^gamma log p_y, gamma in [0, 100] (Lin et al. 2017). `detached`: see `focal`."""
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
@@ -190,7 +193,7 @@ class ReverseCrossEntropy(RobustLoss):
 
 
 class GeneralizedCrossEntropy(RobustLoss):
-    """(1 - p_y^q) / q, 0 < q <= 1: CE as q -> 0, MAE at q = 1 (Zhang & Sabuncu 2018)."""
+    """(1 - p_y^q) / q, q in [1e-9, 1]: CE as q -> 0, MAE at q = 1 (Zhang & Sabuncu 2018)."""
 
     def __init__(self, num_classes=10, reduction="mean", q: float = 0.7):
         super().__init__(num_classes, reduction)
@@ -201,7 +204,7 @@ class GeneralizedCrossEntropy(RobustLoss):
 
 
 class AsymmetricGeneralizedCrossEntropy(RobustLoss):
-    """AGCE, ((a + 1)^q - (a + p_y)^q) / q, a > 0, q > 0 (Zhou et al. 2021)."""
+    """AGCE, ((a + 1)^q - (a + p_y)^q) / q, a in [1e-9, 100], q in [1e-9, 10] (Zhou et al. 2021)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 0.6, q: float = 0.6):
         super().__init__(num_classes, reduction)
@@ -212,7 +215,7 @@ class AsymmetricGeneralizedCrossEntropy(RobustLoss):
 
 
 class AsymmetricUnhinged(RobustLoss):
-    """AUL, ((a - p_y)^q - (a - 1)^q) / q, a > 1, q > 0 (Zhou et al. 2021)."""
+    """AUL, ((a - p_y)^q - (a - 1)^q) / q, a in [1.001, 100], q in [1e-9, 10] (Zhou et al. 2021)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 5.5, q: float = 3.0):
         super().__init__(num_classes, reduction)
@@ -223,7 +226,7 @@ class AsymmetricUnhinged(RobustLoss):
 
 
 class AsymmetricExponential(RobustLoss):
-    """AEL, exp(-p_y / a), a > 0 (Zhou et al. 2021)."""
+    """AEL, exp(-p_y / a), a in [1e-9, 1e6] (Zhou et al. 2021)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 2.5):
         super().__init__(num_classes, reduction)
@@ -234,7 +237,7 @@ class AsymmetricExponential(RobustLoss):
 
 
 class AsymmetricMeanSquaredError(RobustLoss):
-    """AMSE, mean_k (p_k - a 1[k = y])^2, a > 0 (Wang et al. 2025, Joint Asymmetric Loss). At a = 1 the Brier score, minimal
+    """AMSE, mean_k (p_k - a 1[k = y])^2, a in [1e-9, 1e6] (Wang et al. 2025, Joint Asymmetric Loss). At a = 1 the Brier score, minimal
     at the noisy labels' shares; at the commonest label alone once a times that label's lead in share is at least 1."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 30.0):
@@ -316,7 +319,8 @@ class NormalizedNegativeFocal(RobustLoss):
 
 
 class EpsilonSoftmaxLoss(RobustLoss):
-    """CE (gamma = 0) or focal loss on eps-softmax: p with m added to its largest entry, divided by m + 1 (Wang et al. 2024)."""
+    """CE (gamma = 0) or focal loss on eps-softmax: p with m added to its largest entry, divided by m + 1, m in [1e-6, 1e12], gamma in [0,
+    100] (Wang et al. 2024)."""
 
     def __init__(self, num_classes=10, reduction="mean", m: float = 1e5, gamma: float = 0.0):
         super().__init__(num_classes, reduction)
@@ -330,7 +334,7 @@ class EpsilonSoftmaxLoss(RobustLoss):
 
 
 class LogitClipCrossEntropy(RobustLoss):
-    """CE on z min(1, tau / |z|_2), tau > 0 (Wei et al. 2023). The public codes scale to tau but compare with 1/tau, so they
+    """CE on z min(1, tau / |z|_2), tau in [1e-9, 1e9] (Wei et al. 2023). The public codes scale to tau but compare with 1/tau, so they
     rescale nearly every sample; this is the formula."""
 
     def __init__(self, num_classes=10, reduction="mean", tau: float = 2.5):
@@ -351,7 +355,7 @@ class LogitClipCrossEntropy(RobustLoss):
 class ActivePassive(RobustLoss):
     """alpha * active + beta * passive (Ma et al. 2020); log p is computed once for both.
 
-    Arguments: two losses of this module for the same number of classes that work on the plain softmax; alpha, beta >= 0.
+    Arguments: two losses of this module for the same number of classes that work on the plain softmax; alpha, beta in [0, 1e6].
     """
 
     def __init__(
@@ -484,7 +488,7 @@ def make(name: str, num_classes: int = 10, reduction: str = "mean", **hyper) -> 
     Arguments: name, one of `names()`, an alias ("anl-ce", "jal-fl", ...) or any "active+passive" of single names; num_classes K;
         reduction; hyper overrides the CIFAR-10 defaults (alpha, beta, gamma, q, a, m, tau, detached; in a pair a value goes to the
         parts that have it).
-    Raises ValueError for an unknown name, an unknown hyperparameter or a value out of its range (see `between`).
+    Raises ValueError for an unknown name, an unknown hyperparameter or a value out of the range in its class's docstring.
     """
     name = resolve(name)
     hyper = settings(name)[0] | hyper

@@ -171,8 +171,8 @@ def test_what_differs_from_the_recipe_is_told(tmp_path):
     assert table.recipe.tolist() == [True, False, False]
     assert tables.value(tables.cells(frame, "paper", "mnist-noise"), ("ce", "symmetric", "0.8"))[::2] == (44.0, 1)
     numbers = Numbers(frame)
-    assert numbers["mnist/0.8/ce/none"] == "44.0\\,\\%"
-    assert numbers["mnist/0.8/ce/scripts"] == "23.0\\,\\%"
+    assert numbers["mnist/symmetric/0.8/ce/none"] == "44.0\\,\\%"
+    assert numbers["mnist/symmetric/0.8/ce/scripts"] == "23.0\\,\\%"
 
 
 def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkeypatch):

@@ -114,21 +114,13 @@ class Numbers:
         ]
         return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
 
-    def the_mnist(self, rate, loss, change, beta=""):
-        """MNIST under symmetric noise at the published recipe, but for a change of CHANGES and a pair's weight beta ("detached": a focal
-        loss whose factor is not part of the gradient)."""
-        table = tables.editions(self.frame)
-        rows = table[(table.noise == "symmetric") & (table.rate == rate) & (table.loss == loss)]
-        weights = f"β {beta}" if beta[:1].isdigit() else beta
-        rows = rows[(rows.changed == CHANGES[change]) & rows.weights.str.endswith(weights)]
-        return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
-
-    def the_weighted(self, noise, rate, loss, alpha, beta, change="none"):
-        """MNIST at the published recipe but for a pair's weights and a change of CHANGES."""
-        table = tables.editions(self.frame)
-        rows = table[(table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
-        rows = rows[(rows.weights == f"α {alpha}, β {beta}") & (rows.changed == CHANGES[change])]
-        return NOT_RUN if rows.empty else percent(rows.ours.iloc[0])
+    def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
+        """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (beta "detached": a focal loss whose factor is
+        not part of the gradient)."""
+        weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta
+        table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
+        value = table.get((noise, rate, loss, CHANGES[change], weights))
+        return NOT_RUN if value is None else percent(value)
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto"):
         """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""

@@ -9,7 +9,6 @@ Sources: Gu et al. 2020 (HiPPO), Gu, Goel and Re 2022 (S4), Gu et al. 2022 (S4D)
 """
 
 import math
-import numbers
 
 import torch
 from torch import Tensor
@@ -72,6 +71,7 @@ INITS = {"legs": legs, "lin": lin, "inv": inv, "real": real}
 
 
 def pairs(n: int) -> int:
-    if not isinstance(n, numbers.Integral) or n < 2 or n % 2:
-        raise ValueError(f"d_state must be even (conjugate pairs), an integer of at least 2, got {n!r}")
+    check_integer("d_state", n, least=2)
+    if n % 2:
+        raise ValueError(f"d_state must be even (conjugate pairs), got {n}")
     return n // 2
