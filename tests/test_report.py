@@ -134,8 +134,8 @@ def test_late_epochs_and_detached_factors_are_found():
     assert numbers["late/paper:mnist-noise/symmetric/0.8/fl/8"] == rf"{min(told):.1f} to {max(told):.1f}\,\%"
     detached = replace(run, loss_options=(*run.loss_options, ("detached", True)))
     accuracy = results.read(results.recorded("paper") / f"{detached.id}.json")["test_accuracy"]
-    assert numbers["mnist/0.8/fl/none/detached"] == rf"{100 * accuracy:.1f}\,\%"
-    assert numbers["mnist/0.8/fl/none"] == rf"{told[-1]:.1f}\,\%"
+    assert numbers["mnist/symmetric/0.8/fl/none/detached"] == rf"{100 * accuracy:.1f}\,\%"
+    assert numbers["mnist/symmetric/0.8/fl/none"] == rf"{told[-1]:.1f}\,\%"
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):
