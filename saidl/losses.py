@@ -125,11 +125,17 @@ class _FocalShare(torch.autograd.Function):
     def forward(log_p, target, gamma, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
         slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
+        one = log_p.new_ones(())
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
-            q = torch.expm1(l).neg_().clamp_min_(TINY)  # 1 - p
+            # q = 1 - p. Only the largest p can be above 1/2, where 1 - exp(l) loses digits: expm1, ten times dearer, for it alone
+            q = torch.exp(l)
+            torch.sub(one, q, out=q)
+            top, place = l.max(1, keepdim=True)
+            q.scatter_(1, place, torch.expm1(top).neg_().clamp_min_(TINY))
             factor = q.pow(gamma)
             v = factor * l
-            torch.sub(factor, (v / q).sub_(v), alpha=gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
+            # dv/dl = q^gamma - gamma q^(gamma - 1) p l, and p = 1 - q
+            torch.add(factor, v, alpha=gamma, out=s).addcdiv_(v, q, value=-gamma)
             if ceiling:
                 s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)
