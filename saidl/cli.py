@@ -47,10 +47,12 @@ def parser() -> argparse.ArgumentParser:
     sweep.set_defaults(command=run_sweep)
 
     report = commands.add_parser("report", help="make figures, tables and the PDF from the recorded results")
-    report.add_argument("--no-latex", action="store_true", help="stop after figures and tables")
+    report.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
     report.add_argument(
         "--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)"
     )
+    report.add_argument("--publish", action="store_true", help="recorded runs alone, the PDF to saidl-report.pdf too")
+    report.add_argument("--packages", action="store_true", help="print the Debian packages that typesetting needs")
     report.set_defaults(command=make_report)
     return top
 
@@ -142,9 +144,8 @@ def estimate(runs, own, recorded, jobs: int) -> str:
     hours = sum(filter(None, left)) / workers / 3600
     rest = f", and {unknown} of a kind not timed yet" if unknown else ""
     where = "on a machine like the one that was timed, " if left else ""
-    return "\n".join(
-        [*lines, f"{len(runs)} runs, {len(left)} to do: {where}about {hours:.1f} hours with {workers} at once{rest}"]
-    )
+    total = f"{len(runs)} runs, {len(left)} to do: {where}about {hours:.1f} hours with {workers} at once{rest}"
+    return "\n".join([*lines, total])
 
 
 def named(run) -> str:
@@ -159,13 +160,8 @@ def told_apart(run) -> str:
 
 
 FULL_SIZES = {
-    "digits": 1297,
-    "mnist": 60000,
-    "fashion-mnist": 60000,
-    "cifar10": 50000,
-    "cifar100": 50000,
-    "spoken-digits": 2700,
-}
+    "digits": 1297, "mnist": 60000, "fashion-mnist": 60000, "cifar10": 50000, "cifar100": 50000, "spoken-digits": 2700,
+}  # fmt: skip
 
 
 def timings(records) -> dict:
@@ -183,12 +179,11 @@ def timings(records) -> dict:
 
 def expected(run, timing: dict) -> float | None:
     """Seconds for a run: work grows about as epochs, samples and parameters do. None for a network nobody timed on these data."""
-    if (run.model, run.dataset) not in timing:
+    seconds = timing.get((run.model, run.dataset))
+    if seconds is None:
         return None
     size = run.train_size or FULL_SIZES.get(run.dataset, 5000)
-    return (
-        timing[run.model, run.dataset] * run.settings.epochs * size * parameters(run.model, run.model_options, run.task)
-    )
+    return seconds * run.settings.epochs * size * parameters(run.model, run.model_options, run.task)
 
 
 @cache
@@ -201,7 +196,10 @@ def parameters(model: str, options: tuple, task: str) -> int:
 def make_report(args) -> int:
     from saidl import report
 
-    report.build(stores=args.store, latex=not args.no_latex)
+    if args.packages:
+        print(*report.LATEX_PACKAGES)
+    else:
+        report.build(args.store, latex=not args.no_latex, publish=args.publish)
     return 0
 
 

@@ -105,9 +105,8 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
     """Record what `step` would do, without doing it; returns what does it."""
     gc.collect()  # an older recording must not be freed in the middle of this one
     graph, generator = torch.cuda.CUDAGraph(), torch.cuda.default_generators[torch.cuda.current_device()]
-    with torch.cuda.stream(
-        torch.cuda.current_stream()
-    ):  # back to it whatever happens: `graph` returns only from a success
+    # back to this stream whatever happens: `graph` returns only from a success
+    with torch.cuda.stream(torch.cuda.current_stream()):
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 step()

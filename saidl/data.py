@@ -210,24 +210,17 @@ def from_torchvision(name: str, root) -> Split:
         folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser())
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
-    except (
-        Exception
-    ) as error:  # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
+    # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
+    except Exception as error:
         raise ValueError(
             f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them"
         ) from error
-    split = Split(*(from_arrays(part, name) for part in parts))
+    split = Split(*(make_images(channels_first(p.data), np.asarray(p.targets), tuple(p.classes), name) for p in parts))
     if name in FINGERPRINTS and (split.train.fingerprint, split.test.fingerprint) != FINGERPRINTS[name]:
         raise ValueError(
             f"{name}: the files in the data folder's {FOLDERS[name]} are not the official ones; remove them"
         )
     return split
-
-
-def from_arrays(part, name: str) -> Images:
-    pixels = np.asarray(part.data)
-    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)  # (N, C, H, W)
-    return make_images(pixels, np.asarray(part.targets), tuple(part.classes), name)
 
 
 def download(maker, name: str, root: Path) -> Path:
@@ -342,14 +335,17 @@ def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: s
         except Exception as error:
             raise ValueError(f"cannot read {path} as an image: {error}") from error
         if arrays[-1].shape[:2] != arrays[0].shape[:2]:
-            raise ValueError(
-                f"{path} has size {arrays[-1].shape[1::-1]}, the first image {arrays[0].shape[1::-1]}: all must have one size"
-            )
+            one, other = (array.shape[1::-1] for array in (arrays[-1], arrays[0]))
+            raise ValueError(f"{path} has size {one}, the first image {other}: all must have one size")
     if any(a.ndim == 3 for a in arrays):
         arrays = [a if a.ndim == 3 else np.repeat(a[..., None], 3, axis=2) for a in arrays]
-    pixels = np.stack(arrays)
-    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return make_images(pixels, np.array([label for _, label in files]), classes, name)
+    return make_images(channels_first(np.stack(arrays)), np.array([label for _, label in files]), classes, name)
+
+
+def channels_first(pixels) -> np.ndarray:
+    """(N, H, W) or (N, H, W, C) -> (N, C, H, W)."""
+    pixels = np.asarray(pixels)
+    return pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
 
 
 def spoken_digits(root, length: int = 8192) -> Split:
@@ -378,8 +374,8 @@ def spoken_digits(root, length: int = 8192) -> Split:
     if not sounds:
         raise ValueError(f"{folder} holds no .wav files")
     whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), classes, "spoken-digits")
-    held_out = np.array(held_out)
-    return Split(whole.select(np.flatnonzero(~held_out)), whole.select(np.flatnonzero(held_out)))
+    held_out = torch.tensor(held_out)
+    return Split(whole.select(~held_out), whole.select(held_out))
 
 
 def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024, seed: int = 0) -> Split:

@@ -80,9 +80,8 @@ DIGITS = Settings(epochs=40, batch_size=64, lr=0.02, precision="float32")  # the
 CIFAR = Settings(augment="crop-flip")  # Ma et al. 2020
 MNIST = Settings(epochs=50, nesterov=True, weight_decay=1e-2, lr_min=1e-3, valid_fraction=0.0)  # their released configs
 CIFAR100 = Settings(epochs=200, lr=0.1, weight_decay=1e-5, augment="crop-flip", valid_fraction=0.0)
-S4D = Settings(
-    epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0
-)  # state-spaces/s4's example
+# state-spaces/s4's example
+S4D = Settings(epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0)
 BASELINE_LR = 0.002  # S4's 0.01 is usual for S4 alone; LSTM, GRU and Transformer are commonly trained well below it
 QUICK_SSM = {"epochs": 25, "batch_size": 50, "precision": "float32"}
 BASELINES = ("lstm", "gru", "transformer")
@@ -90,6 +89,7 @@ SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 # a network of the papers' size at laptop, on all images: an epoch takes up to half an hour on one core, so two of them
 WHOLE_TASKS = ("scifar", "lra-image", "smnist", "pmnist")
 WHOLE = {"epochs": 2, "batch_size": 64, "eval_every": 1}
+REAL_TASKS = (*WHOLE_TASKS, "speech")
 # attention over 8,192 steps takes one core twenty-five minutes an epoch, several times what ten of S4D's take; a second head, twice that
 ATTENTION = ("laptop", "speech", "transformer")
 QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
@@ -139,9 +139,8 @@ def recipe(profile: str, task: str) -> tuple[str, int | None, str, dict, Setting
     if (profile, task) in RECIPES:
         return RECIPES[profile, task]
     if task not in SEQUENCES:
-        raise ValueError(
-            f"task must be one of {', '.join([*dict.fromkeys(t for _, t in RECIPES), *SEQUENCES])}, not {task!r}"
-        )
+        known = [*dict.fromkeys(t for _, t in RECIPES), *SEQUENCES]
+        raise ValueError(f"task must be one of {', '.join(known)}, not {task!r}")
     dataset, view = SEQUENCES[task]
     size, options, changes = SEQUENCE_RECIPES.get((profile, task)) or SEQUENCE_RECIPES[profile]
     size = None if task in ("delayed-recall", "adding") and profile != "smoke" else size
@@ -157,18 +156,9 @@ def current_profile(profile: str | None = None) -> str:
 
 
 def grid(
-    profile: str | None = None,
-    *,
-    task: str = "noise",
-    loss="ce",
-    noise="symmetric",
-    rate=0.0,
-    seed=0,
-    model=None,
-    model_options=None,
-    exact: bool | str | None = None,
-    **settings,
-) -> list[Run]:
+    profile: str | None = None, *, task: str = "noise", loss="ce", noise="symmetric", rate=0.0, seed=0,
+    model=None, model_options=None, exact: bool | str | None = None, **settings,
+) -> list[Run]:  # fmt: skip
     """Every combination of the losses, models, model_options, noises, rates and seeds, each one value or a list, in a profile's recipe.
 
     Arguments: profile (default: SAIDL_PROFILE or "quick"); task, "noise", "mnist-noise", "cifar100-noise" or one of SEQUENCES; loss names;
@@ -181,64 +171,69 @@ def grid(
         model_options are looked at when the network is built).
     """
     profile = current_profile(profile)
-    dataset, size, default_model, options, base = recipe(profile, task)
-    runs = {}
-    for name, net, extra, kind, eta, s in product(
-        *map(listed, (loss, model or default_model, model_options or {}, noise, rate, seed))
-    ):
-        if not isinstance(extra, dict):
-            raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
-        own = {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
-        own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
-        own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
-        alike = net == default_model or (net in models.LAYERS and default_model in models.LAYERS)
-        extra = options | extra if alike else extra
-        whole = profile == "laptop" and task in WHOLE_TASKS and extra.items() >= SSM.items()
-        own, part = (own | WHOLE, None) if whole else (own, size)
-        run = one(profile, task, dataset, part, net, extra, base, name, kind, eta, s, exact, own | settings)
-        runs.setdefault(run.id, run)
-    return list(runs.values())
+    choices = map(listed, (loss, model or None, model_options or {}, noise, rate, seed))
+    return distinct([one(profile, task, *choice, exact, settings) for choice in product(*choices)])
 
 
-def one(profile, task, dataset, size, net, options, base, loss, kind, rate, seed, exact, changes) -> Run:
+def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Run:
+    """A run of a profile's recipe for a task; the rest as for `grid`, one value each."""
+    dataset, size, usual, options, base = recipe(profile, task)
+    net = net or usual
+    if not isinstance(extra, dict):
+        raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
     seed = int(seed)
-    if kind not in KINDS:
-        raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
-    if kind in HUMAN:
-        if dataset != "cifar10":
-            raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")
-        rate = None
-    else:
-        rate = checked_rate(rate)
-        kind = kind if rate else "symmetric"
-    loss = losses.resolve(loss)
-    family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
-    hyper, penalty = losses.recipe(loss, family, kind)
-    changes = {"l1": penalty, "weight_decay": 0.0} | changes if penalty else changes
-    # equal runs must be equal in JSON, too: 1 and 1.0 are not, nor is NumPy's 1
-    changes = {k: v.item() if hasattr(v, "item") else v for k, v in changes.items()}
-    changes = {k: v for k, v in changes.items() if k not in FLOATS or v != getattr(base, k)}
-    changes |= {k: float(v) for k, v in changes.items() if k in FLOATS and type(v) is int}
-    try:
-        settings = replace(base, **changes)
-    except TypeError as error:
-        raise ValueError(f"unknown setting: {error}") from None
-    shown, fit = ("images", tuple(models.IMAGE_MODELS)) if settings.view == "image" else ("sequences", models.LAYERS)
-    if net not in fit:
-        raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {net!r}")
+    kind, rate = checked_noise(kind, rate, dataset)
     if exact is None:
         exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" else True
     if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
         raise ValueError(
             f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
         )
+    loss = losses.resolve(loss)
+    family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
+    hyper, penalty = losses.recipe(loss, family, kind)
+    options = options | extra if net == usual or {net, usual} <= set(models.LAYERS) else extra
+    whole = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
+
+    own = {"l1": penalty, "weight_decay": 0.0} if penalty else {}
+    own |= {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
+    own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
+    own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
+    own |= WHOLE if whole else {}
+    settings = changed(base, own | changes)
+    shown, fit = ("images", tuple(models.IMAGE_MODELS)) if settings.view == "image" else ("sequences", models.LAYERS)
+    if net not in fit:
+        raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {net!r}")
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
-        profile, task, dataset, size, net, loss, kind, rate, True if rate == 0 else exact, noise_seed=1000 + seed, seed=seed,
-        model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
+        profile, task, dataset, None if whole else size, net, loss, kind, rate, True if rate == 0 else exact,
+        noise_seed=1000 + seed, seed=seed, model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
     )  # fmt: skip
+
+
+def checked_noise(kind: str, rate, dataset: str) -> tuple[str, float | None]:
+    """Kind and rate as a run has them: human noise without a rate, and no noise as symmetric noise of rate 0."""
+    if kind not in KINDS:
+        raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
+    if kind not in HUMAN:
+        rate = checked_rate(rate)
+        return kind if rate else "symmetric", rate
+    if dataset != "cifar10":
+        raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")
+    return kind, None
+
+
+def changed(base: Settings, changes: dict) -> Settings:
+    """`replace`, but equal settings are equal in JSON, too: 1 and 1.0 are not, nor is NumPy's 1."""
+    changes = {k: v.item() if hasattr(v, "item") else v for k, v in changes.items()}
+    changes = {k: v for k, v in changes.items() if k not in FLOATS or v != getattr(base, k)}
+    changes |= {k: float(v) for k, v in changes.items() if k in FLOATS and type(v) is int}
+    try:
+        return replace(base, **changes)
+    except TypeError as error:
+        raise ValueError(f"unknown setting: {error}") from None
 
 
 def listed(value) -> list:
@@ -275,24 +270,6 @@ def queue(profile: str | None = None) -> list[Run]:
             grid(profile, loss=("ce", "nce+rce"), noise="human-worst"),
             noise_grid(profile),
         )
-    human = [kind for kind in KINDS if kind in HUMAN]
-    first = ("ce", "mae", "nce+rce", "nfl+mae")
-    some = (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))
-    rest = (("asymmetric", (0.1, 0.3)), ("symmetric", SYMMETRIC[:1]))
-    mnist = [
-        grid(profile, task="mnist-noise", loss=names, noise=kind, rate=rates)
-        for cells in (some, rest)
-        for names in (first, [name for name in (*CORE, "rce") if name not in (*first, "nfl")])
-        for kind, rates in cells
-    ]
-    # where the first epoch may lose a class for good, one seed says little
-    mnist.append(grid(profile, task="mnist-noise", loss=first, noise="asymmetric", rate=ASYMMETRIC[-1], seed=(0, 1, 2)))
-    hardest = {"task": "mnist-noise", "noise": "symmetric", "rate": SYMMETRIC[-1]}
-    # what the draw does where a class is small: the same share of every class instead of as many labels
-    mnist.append(grid(profile, loss=first, exact=True, **hardest))
-    # and what the pairs do at the weights of the authors' earlier scripts, which pass none
-    equal = as_options({"alpha": 1.0, "beta": 1.0})
-    mnist.append([replace(run, loss_options=equal) for run in grid(profile, loss=first[2:], **hardest)])
     return distinct(
         *(
             grid(profile, loss=loss, noise=kind, rate=rates, seed=seed)
@@ -305,22 +282,43 @@ def queue(profile: str | None = None) -> list[Run]:
         grid(profile, loss=NEWER, noise="symmetric", rate=SYMMETRIC, seed=(0, 1, 2)),
         grid(profile, loss=NEWER, noise="asymmetric-sequential", rate=ASYMMETRIC, seed=(0, 1, 2)),
         grid(profile, loss=(*CORE, *NEWER), noise="asymmetric", rate=ASYMMETRIC, seed=(0, 1, 2)),
-        grid(profile, loss=(*CORE, *NEWER), noise=human, seed=(0, 1, 2)),
-        *mnist,
+        grid(profile, loss=(*CORE, *NEWER), noise=HUMAN, seed=(0, 1, 2)),
+        *mnist_queue(profile),
     )
+
+
+def mnist_queue(profile: str) -> list[list[Run]]:
+    first = ("ce", "mae", "nce+rce", "nfl+mae")
+    some = (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))
+    rest = (("asymmetric", (0.1, 0.3)), ("symmetric", SYMMETRIC[:1]))
+    out = [
+        grid(profile, task="mnist-noise", loss=names, noise=kind, rate=rates)
+        for cells in (some, rest)
+        for names in (first, [name for name in (*CORE, "rce") if name not in (*first, "nfl")])
+        for kind, rates in cells
+    ]
+    # where the first epoch may lose a class for good, one seed says little
+    out.append(grid(profile, task="mnist-noise", loss=first, noise="asymmetric", rate=ASYMMETRIC[-1], seed=(0, 1, 2)))
+    hardest = {"task": "mnist-noise", "noise": "symmetric", "rate": SYMMETRIC[-1]}
+    # what the draw does where a class is small: the same share of every class instead of as many labels
+    out.append(grid(profile, loss=first, exact=True, **hardest))
+    # and what the pairs do at the weights of the authors' earlier scripts, which pass none
+    equal = as_options({"alpha": 1.0, "beta": 1.0})
+    out.append([replace(run, loss_options=equal) for run in grid(profile, loss=first[2:], **hardest)])
+    return out
 
 
 def sequence_queue(profile: str) -> list[list[Run]]:
     """S4D under two discretisations, S4, LSTM and Transformer of equal size on the real sequence tasks; at laptop also more seeds of the
     two discretisations on CIFAR-10, and S4D at the papers' size on all images for two epochs."""
     out = []
-    for task in ("scifar", "lra-image", "smnist", "pmnist", "speech"):
+    for task in REAL_TASKS:
         s4d = [{"init": "lin", "method": method} for method in ("zoh", "bilinear")]
         seeds = (0, 1, 2) if profile == "laptop" and task in ("scifar", "lra-image") else 0
         out.append(grid(profile, task=task, model="s4d", model_options=s4d, seed=seeds))
         out.append(grid(profile, task=task, model="s4"))
         out += [matched(profile, task, [layer]) for layer in ("lstm", "transformer")]
-        if profile == "laptop" and task != "speech":
+        if profile == "laptop" and task in WHOLE_TASKS:
             out.append(grid(profile, task=task, model="s4d", model_options=SSM | s4d[0]))
     return out
 

@@ -22,9 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_ZERO = -math.log(
-    1e-4
-)  # A: what RCE puts for -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
+LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
 CACHED = 2**16  # entries handled at once where a loss goes over rows: they and their intermediate results stay in cache
 TINY = 1e-12  # keeps (1 - p)^gamma differentiable at p = 1
@@ -408,12 +406,11 @@ SINGLE = {
 }
 DEFAULTS = {"eps-fl": {"gamma": 0.1}}  # where a name means more than its class's defaults (Wang et al. 2024)
 
-APL, ALF, ANL = (
-    "Ma et al. 2020, released configs",
-    "Zhou et al. 2021, released configs",
-    "Ye et al. 2023, released configs",
-)
-EPS, JAL = "Wang et al. 2024, appendix D", "Wang et al. 2025, released configs"
+APL = "Ma et al. 2020, released configs"
+ALF = "Zhou et al. 2021, released configs"
+ANL = "Ye et al. 2023, released configs"
+EPS = "Wang et al. 2024, appendix D"
+JAL = "Wang et al. 2025, released configs"
 
 # Weights and hyperparameters on CIFAR-10 with their source; a pair that is not here gets 1, 1.
 PAIRS = {

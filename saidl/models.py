@@ -10,6 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from saidl import ssm
+
 # ------------------------------------------------------------------------------------------------------------------- images
 
 
@@ -227,8 +229,6 @@ class TransformerBlock(nn.Module):
 def mixer(layer: str, d_model: int, bidirectional: bool, **options) -> nn.Module:
     """What carries information along the sequence, (B, L, H) -> (B, L, H)."""
     if layer in ("s4d", "s4"):
-        from saidl import ssm
-
         return {"s4d": ssm.S4D, "s4": ssm.S4}[layer](d_model, bidirectional=bidirectional, **options)
     if layer == "transformer":
         return Attention(d_model, bidirectional, **options)

@@ -34,21 +34,11 @@ KINDS = (
 )
 
 # Asymmetric moves in the order the reference code makes them; the classes of each data set by index.
-CIFAR10_MOVES = (
-    (9, 1),
-    (2, 0),
-    (3, 5),
-    (5, 3),
-    (4, 7),
-)  # truck>automobile bird>airplane cat>dog dog>cat deer>horse (Patrini et al. 2017)
-MNIST_MOVES = ((7, 1), (2, 7), (5, 6), (6, 5), (3, 8))  # (Patrini et al. 2017)
-FASHION_MOVES = (
-    (9, 7),
-    (7, 5),
-    (2, 6),
-    (4, 3),
-    (3, 4),
-)  # boot>sneaker sneaker>sandal pullover>shirt coat<>dress (Zhang & Sabuncu 2018)
+# CIFAR-10: truck>automobile bird>airplane cat>dog dog>cat deer>horse; it and MNIST: Patrini et al. 2017
+CIFAR10_MOVES = ((9, 1), (2, 0), (3, 5), (5, 3), (4, 7))
+MNIST_MOVES = ((7, 1), (2, 7), (5, 6), (6, 5), (3, 8))
+# boot>sneaker sneaker>sandal pullover>shirt coat<>dress (Zhang & Sabuncu 2018)
+FASHION_MOVES = ((9, 7), (7, 5), (2, 6), (4, 3), (3, 4))
 # CIFAR-100's fine labels by superclass (alphabetical indices); a label moves to the next one of its superclass, cyclically.
 CIFAR100_SUPERCLASSES = (
     (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
@@ -131,27 +121,29 @@ def corrupt(
         equal counts of anything but symmetric noise, and all that `transition_matrix` raises; FileNotFoundError without the human
         labels' file.
     """
-    own = matrix is not None
-    nominal = checked_matrix(matrix, num_classes) if own else transition_matrix(kind, rate, num_classes, dataset)
+    if matrix is None:
+        nominal = transition_matrix(kind, rate, num_classes, dataset)
+    else:
+        kind, nominal = "own", checked_matrix(matrix, num_classes)
     clean = checked_labels(labels, num_classes)
-    if exact == "equal-counts" and kind == "symmetric" and not own:
+    if exact == "equal-counts" and kind == "symmetric":
         nominal = equal_counts(clean, rate, num_classes)
     elif not isinstance(exact, bool | np.bool_):
         raise ValueError(
             f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
         )
-    if exact and kind == "instance-dependent" and not own:
+    if exact and kind == "instance-dependent":
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
     rng = np.random.default_rng(seed)
-    if not own and kind in HUMAN and exact:
+    if exact and kind in HUMAN:
         noisy = human_for(clean, kind, indices, root)
-    elif not own and kind == "instance-dependent":
+    elif kind == "instance-dependent":
         noisy = instance_dependent(clean, checked_rate(rate), num_classes, images, exact, rng)
     elif not exact:
         noisy = draw_rows(nominal[clean], rng)
-    elif not own and kind == "asymmetric-sequential":
+    elif kind == "asymmetric-sequential":
         noisy = clean.copy()
         for source, target in moves(dataset, num_classes):
             noisy[choose(noisy == source, rate * (noisy == source).sum(), rng)] = target
@@ -159,7 +151,7 @@ def corrupt(
         noisy, wrong = clean.copy(), nominal * (1 - np.eye(num_classes))
         sizes = np.bincount(clean, minlength=num_classes)
         counts = wrong.sum(1) * sizes  # (K,)
-        if not own:  # by the rate itself: a row of T sums to a little more or less, which tips halves
+        if kind != "own":  # by the rate itself: a row of T sums to a little more or less, which tips halves
             share = rate * (num_classes - 1) / num_classes if kind == "symmetric-inclusive" else rate
             each = rate * len(clean) / num_classes if exact == "equal-counts" else share * sizes
             counts = np.where(counts > 0, np.minimum(each, sizes), 0)
@@ -263,12 +255,10 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
         wrong = np.exp(scores - scores.max(1, keepdims=True))
         weight = q[of_class] / max(q[of_class].sum(), 1e-12)
         count = min(round(rate * len(of_class)), np.count_nonzero(weight))
-        flips = (
-            rng.choice(len(of_class), size=count, replace=False, p=weight)
-            if exact and count
-            else rng.random(len(of_class)) < q[of_class]
-        )
-        flips = np.zeros(0, dtype=int) if exact and not count else flips
+        if exact and count:
+            flips = rng.choice(len(of_class), size=count, replace=False, p=weight)
+        else:
+            flips = rng.random(len(of_class)) < (0 if exact else q[of_class])
         noisy[of_class[flips]] = draw_rows(wrong[flips], rng)
     return noisy
 
@@ -327,9 +317,9 @@ def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray
 
 
 def normalise_rows(counts: np.ndarray) -> np.ndarray:
-    counts = counts.astype(np.float64)
+    """Each row over its sum, whatever that is; a row of zeros becomes the identity's."""
     totals = counts.sum(1, keepdims=True)
-    return np.where(totals > 0, counts / np.maximum(totals, 1), np.eye(len(counts)))
+    return np.divide(counts, totals, out=np.eye(len(counts)), where=totals > 0)
 
 
 @cache

@@ -206,9 +206,8 @@ def load(*stores, quarantine: bool = True):
 
     found = {record["id"]: record for record in records(*stores, quarantine=quarantine)}
     table = pd.DataFrame([row(record) for record in found.values()], columns=COLUMNS)
-    return table.astype(
-        {"rate": float, "train_size": "Int64", "best_accuracy": float}
-    )  # None, where there is none, as NaN
+    # None, where there is none, as NaN
+    return table.astype({"rate": float, "train_size": "Int64", "best_accuracy": float})
 
 
 RUN_FIELDS = (
@@ -218,18 +217,8 @@ OPTIONS = ("model_options", "loss_options")
 OUTCOMES = ("test_accuracy", "best_accuracy", "parameters", "seconds")
 SHARES = ("memorised", "resisted", "half_rate")
 COLUMNS = [
-    "id",
-    "status",
-    "error",
-    *RUN_FIELDS,
-    *OPTIONS,
-    "epochs",
-    *OUTCOMES,
-    "device",
-    "noise_rate",
-    *SHARES,
-    "record",
-]
+    "id", "status", "error", *RUN_FIELDS, *OPTIONS, "epochs", *OUTCOMES, "device", "noise_rate", *SHARES, "record",
+]  # fmt: skip
 
 
 def row(record: dict) -> dict:

@@ -9,28 +9,27 @@ grows with length and fills a device first. Work space that lives within one ope
 """
 
 import math
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
 
-def against_length(nets: Mapping[str, nn.Module], lengths: Sequence[int], batch: int = 1, limit: float = 1.0):
+def against_length(nets: Mapping[str, nn.Module], lengths: Sequence[int], limit: float = 1.0):
     """One training step of every network at every length.
 
     Arguments: nets, `models.SequenceClassifier`s by name; lengths, rising; limit, seconds: a network whose step took
         longer is not asked for the next length, which could take many times that.
     Returns: DataFrame with name, parameters, length, ms, mb (MiB kept for the backward pass).
     """
-    import pandas as pd
-
     rows = []
     for name, net in nets.items():
         size = sum(p.numel() for p in net.parameters())
         for length in lengths:
-            call = step(net, length, batch)
+            call = step(net, length)
             mb, seconds = kept(net, call), fastest(call, repeats=5 if length <= 1024 else 2)
             rows.append((name, size, length, 1e3 * seconds, mb))
             if seconds > limit:
@@ -52,12 +51,7 @@ def step(net: nn.Module, length: int, batch: int = 1) -> Callable[[], None]:
 
 def fastest(call: Callable, repeats: int = 5) -> float:
     """Seconds of the fastest of some calls."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    return min(timeit.repeat(call, number=1, repeat=repeats))
 
 
 def kept(net: nn.Module, call: Callable) -> float:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from saidl import data, experiments, noise
 
@@ -137,7 +138,7 @@ def cases(dataset: str, distance: np.ndarray) -> dict[str, Case]:
     """The study's settings by name: the usual kinds over their rates, then what matches asymmetric noise of rate 0.4."""
 
     def kind(name, rate):
-        return Case(name, rate, noise.transition_matrix(name, rate, 10, dataset if name.startswith("asym") else None))
+        return Case(name, rate, noise.transition_matrix(name, rate, 10, dataset))
 
     def matched(weight, measure):
         return round(match(lambda rate: mixture(rate, weight), measure, measure(hard)), 4)
@@ -172,8 +173,6 @@ def outcomes(plan: Sequence[tuple[Case, experiments.Run]], records, distance=Non
     stopping in time could give at most); memorised; losing, receiving, untouched: the accuracy of classes that lose labels,
     that only receive some, and that do neither.
     """
-    import pandas as pd
-
     rows = []
     for (case, run), record in zip(plan, records.record, strict=True):
         history, T = record["history"], case.T
@@ -193,8 +192,6 @@ def outcomes(plan: Sequence[tuple[Case, experiments.Run]], records, distance=Non
 
 def vote_table(named: Mapping[str, Case], ks: Sequence[int] = VOTES):
     """vote_k of every case, a row a case, a column a k."""
-    import pandas as pd
-
     return pd.DataFrame({k: {name: vote_accuracy(case.T, k) for name, case in named.items()} for k in ks})
 
 
@@ -211,33 +208,20 @@ def fit_votes(accuracy, votes, clean: float) -> tuple[int, float]:
 def rank_correlations(predictors: Mapping[str, Sequence[float]], accuracy, draws: int = 1000, seed: int = 0):
     """Spearman's rho of every predictor with the accuracies (M,), its 95 % bootstrap interval over the settings, and how often
     the predictor was the best of all under the bootstrap; a DataFrame row each. The sign is taken out: |rho|."""
-    import pandas as pd
-
-    rng, y = np.random.default_rng(seed), np.asarray(accuracy, float)
-    x = np.array([np.asarray(values, float) for values in predictors.values()])  # (P, M)
-    resampled = np.empty((draws, len(x)))
-    for d in range(draws):
-        pick = rng.integers(len(y), size=len(y))
-        resampled[d] = [abs(spearman(row[pick], y[pick])) for row in x]
+    rng, rows = np.random.default_rng(seed), np.column_stack([*predictors.values(), accuracy])  # (M, P + 1)
+    rhos = lambda rows: pd.DataFrame(rows).corr("spearman").iloc[-1, :-1].abs()  # noqa: E731
+    resampled = np.array([rhos(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(draws)])
     resampled = resampled[~np.isnan(resampled).all(1)]  # a draw of one setting alone has no ranks
     low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     wins = resampled >= np.nanmax(resampled, axis=1, keepdims=True) - 1e-12
     best = (wins / wins.sum(1, keepdims=True)).mean(0)
-    rho = [abs(spearman(row, y)) for row in x]
-    return pd.DataFrame({"rho": rho, "low": low, "high": high, "best": best}, index=list(predictors))
+    columns = {"rho": rhos(rows).to_numpy(), "low": low, "high": high, "best": best}
+    return pd.DataFrame(columns, index=list(predictors))
 
 
 def spearman(x, y) -> float:
-    """Rank correlation with ties at their mean rank; NaN for a constant."""
-    a, b = ranks(x), ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else float("nan")
-
-
-def ranks(x) -> np.ndarray:
-    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+    """Rank correlation with ties at their mean rank; NaN for a constant. (SciPy's `spearmanr`, which we need not depend on.)"""
+    return float(pd.DataFrame(np.column_stack([x, y])).corr("spearman").iloc[0, 1])
 
 
 def theorem(clean, noisy, sums, rates, num_classes: int = 10):
@@ -246,8 +230,6 @@ def theorem(clean, noisy, sums, rates, num_classes: int = 10):
     Arguments: clean (M,), noisy (len(rates), M) and label sums (M,) of M classifiers, as `figures.risks` measures them.
     Returns: a DataFrame row a rate: the line's slope, the measured one (least squares), the largest distance from the line.
     """
-    import pandas as pd
-
     rows = []
     for rate, risk in zip(rates, noisy, strict=True):
         slope = 1 - rate * num_classes / (num_classes - 1)
@@ -297,14 +279,10 @@ def mix(counts, parts: Sequence[np.ndarray], steps: int = 300) -> np.ndarray:
 
 def held_out(fit: np.ndarray, test: np.ndarray):
     """How well each family, fitted to one table of counts (K, K), foretells another: bits a label, as a DataFrame."""
-    import pandas as pd
-
     rows, test = [], np.asarray(test)
     for name, (parameters, fitted) in families(len(fit)).items():
         T = fitted(np.asarray(fit, float))
-        log = np.log2(
-            T, where=T > 0, out=np.full(T.shape, -np.inf)
-        )  # a move the family cannot make: infinitely many bits
+        log = np.log2(T, where=T > 0, out=np.full(T.shape, -np.inf))  # infinitely many bits for what it rules out
         rows.append((name, parameters, -(log[test > 0] * test[test > 0]).sum() / test.sum()))
     return pd.DataFrame(rows, columns=["family", "parameters", "bits"])
 

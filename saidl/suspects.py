@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -130,10 +131,8 @@ def out_of_sample(
         rare = [images.classes[c] for c in np.flatnonzero(counts < 2)]
         raise ValueError(f"every class needs at least two images to be judged by others; too few of {', '.join(rare)}")
     network(images)  # an unsuitable size is an error before any training
-    parts = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed).split(
-        images.labels, images.labels
-    )
-    parts = list(parts)
+    division = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
+    parts = list(division.split(images.labels, images.labels))
     tasks = [
         delayed(one_fold)(images.select(kept), images.images[held], loss, epochs, seed)
         for loss in names
@@ -177,9 +176,8 @@ def estimate(images: Images, probabilities) -> Estimate:
             f"the smallest class has {least} images: an estimate of its noise from so few is worthless", stacklevel=2
         )
     confident = compute_confident_joint(labels, p)
-    joint = estimate_joint(
-        labels, p, confident_joint=confident
-    ).T  # (K, K), row: true class; cleanlab's are the labels given
+    # (K, K), row: true class; cleanlab's rows are the labels given
+    joint = estimate_joint(labels, p, confident_joint=confident).T
     found = find_label_issues(
         labels, p, return_indices_ranked_by="self_confidence", confident_joint=confident, n_jobs=1
     )
@@ -189,8 +187,6 @@ def estimate(images: Images, probabilities) -> Estimate:
 def recommend(probabilities: Mapping[str, np.ndarray], labels):
     """The losses by accuracy on the given labels of images they were not trained on, best first, as a DataFrame: accuracy,
     how far it lies behind the best one, and the standard error of that difference (both saw the same images)."""
-    import pandas as pd
-
     labels = np.asarray(labels)
     hits = {name: np.asarray(p).argmax(1) == labels for name, p in probabilities.items()}
     best = max(hits, key=lambda name: hits[name].mean())
@@ -204,8 +200,6 @@ def recommend(probabilities: Mapping[str, np.ndarray], labels):
 
 def table(images: Images, found: np.ndarray, probabilities):
     """The suspects as a DataFrame: file (or place in the set), label given, the likeliest other label, and p of both."""
-    import pandas as pd
-
     p, given = np.asarray(probabilities)[found], images.labels.numpy()[found]
     other = np.where(np.eye(p.shape[1], dtype=bool)[given], -1, p).argmax(1)
     place = np.arange(len(images)) if images.index is None else images.index.numpy()
@@ -223,8 +217,6 @@ def check(images: Images, clean, names: Sequence[str] = ("ce",), **training_opti
 
     Arguments: clean (N,), the true labels; training_options, as for `out_of_sample`.
     """
-    import pandas as pd
-
     clean, given, rows = np.asarray(clean), images.labels.numpy(), []
     true = noise.estimate_transition(clean, given, len(images.classes))
     for loss, p in out_of_sample(images, names, **training_options).items():

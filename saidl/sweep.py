@@ -21,9 +21,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
-from saidl import results
+from saidl import data, losses, models, noise, results, training
 from saidl.experiments import Run
 
 # A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
@@ -180,8 +181,6 @@ def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:
 
 def attempt(run: Run, checkpoint: Path) -> dict:
     """One run -> its record, done or failed."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     began = time.perf_counter()
@@ -209,16 +208,10 @@ def failure(run: Run, error: str) -> dict:
 
 def execute(run: Run, checkpoint=None, progress: bool | str = False) -> dict:
     """Data, noise, network, training: what a record holds beyond its run."""
-    import torch
-
-    from saidl import data, losses, noise, training
-
     train, test = data.load(run.dataset, train_size=run.train_size)
-    human = {"indices": train.index} if run.noise in noise.HUMAN else {}
-    noisy = noise.corrupt(
+    noisy = noise.corrupt(  # which looks only at what a kind of noise needs
         train.labels, run.noise, run.rate, num_classes=len(train.classes), seed=run.noise_seed, exact=run.exact,
-        dataset=run.dataset if run.noise.startswith("asymmetric") else None, images=train.images, matrix=run.transition,
-        **human,
+        dataset=run.dataset, images=train.images, indices=train.index, matrix=run.transition,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
@@ -275,8 +268,6 @@ def engine(backend: str | None, address: str | None) -> Iterator[None]:
 
 def check_runs(runs: list[Run]) -> None:
     """Raises ValueError for what cannot be run, or not be told from its record: an unknown name, a NaN rate."""
-    from saidl import losses, models, noise
-
     for run in runs:
         if not isinstance(run, Run):
             raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
@@ -299,8 +290,6 @@ def network(name: str, options, channels: int, classes: int):
 
     Raises ValueError for options that cannot be.
     """
-    from saidl import models
-
     known = {"num_classes": classes} | ({"d_input": channels} if name in models.LAYERS else {})
     try:
         return models.make(name, **known | dict(options))
@@ -311,8 +300,6 @@ def network(name: str, options, channels: int, classes: int):
 def cores(profile: str = "quick") -> int:
     """How many runs at once suit a profile here: one a core; on a GPU two, of which one trains while the other loads or evaluates;
     one in all for smoke, shorter than a process's start."""
-    import torch
-
     if profile == "smoke":
         return 1
     if torch.cuda.is_available():
@@ -341,11 +328,7 @@ def versions() -> dict:
 
 @cache
 def device_name() -> str:
-    import torch
-
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    from saidl.training import multiplies_bfloat16
-
-    bf16 = "with" if multiplies_bfloat16(torch.device("cpu")) else "without"
+    bf16 = "with" if training.multiplies_bfloat16(torch.device("cpu")) else "without"
     return f"{platform.machine()} CPU {bf16} bf16 arithmetic"

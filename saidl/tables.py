@@ -154,10 +154,8 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
     for row in rows.itertuples():
         told = vars(experiments.Run.from_dict(row.record["run"]).settings)
         texts = [f"{name.replace('_', ' ')} {shown_as(v)}" for name, v in told.items() if v != recipe[name]]
-        drawn = row.record["run"]["exact"]
-        changed.append(
-            ", ".join(["equal shares"] * (row.noise == "symmetric" and row.rate > 0 and drawn is True) + texts)
-        )
+        shares = row.noise == "symmetric" and row.rate > 0 and row.record["run"]["exact"] is True
+        changed.append(", ".join(["equal shares"] * shares + texts))
     rows = rows.assign(
         rate=rows.rate.map(rate_text), weights=rows.loss_options.map(as_text), ours=100 * rows.test_accuracy.astype(float),
         changed=changed, recipe=[follows_recipe(row) and not text for row, text in zip(rows.itertuples(), changed, strict=True)],
@@ -223,9 +221,8 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
     for row in rows.itertuples():
         rest = {k: v for k, v in row.model_options.items() if k not in ("method", "alpha")}
         what = f"{row.model_options['n_layers']} x {row.model_options['d_model']}, {row.epochs} epochs"
-        rule = method_of(row.model, row.model_options) + (
-            f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
-        )
+        alpha = f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
+        rule = method_of(row.model, row.model_options) + alpha
         settings = experiments.Run.from_dict(row.record["run"]).settings  # with the fields that older records lack
         key = (row.profile, row.task, label(row.model), what, str(rest), settings)
         groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
@@ -335,9 +332,8 @@ def provenance(frame: pd.DataFrame) -> pd.DataFrame:
         sizes = [listed(d[part] for d in data) for part in ("train", "test")]
         prints = sorted({" ".join(d["fingerprint"][part][:8] for part in ("train", "test")) for d in data})
         made = "; ".join(sorted(set(runs.device))), f"{runs.seconds.sum() / 3600:.1f}"
-        rows.append(
-            (profile, task, len(runs), listed(runs.seed), listed(runs.epochs), *sizes, "; ".join(prints), *made)
-        )
+        counts = len(runs), listed(runs.seed), listed(runs.epochs), *sizes
+        rows.append((profile, task, *counts, "; ".join(prints), *made))
     names = ["profile", "task", "runs", "seeds", "epochs", "train", "test", "data", "device", "hours"]
     return pd.DataFrame(rows, columns=names)
 

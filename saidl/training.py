@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from saidl import cuda_graph, data
+from saidl import cuda_graph, data, models
 from saidl.data import Images
 from saidl.losses import RobustLoss, at_least_single
 
@@ -165,15 +165,14 @@ class Fit:
         self.clean = None if clean_labels is None else clean_labels[kept].to(device)
         if settings.augment == "crop-flip":
             self.canvas = data.padded(self.train[0])
-        sizes = [tuple(part.images.shape[2:]) for part in (train, test)]
-        if settings.view == "sequence-permuted" and sizes[0] != sizes[1]:
-            raise ValueError(f"train and test must have one size to be permuted alike, not {sizes[0]} and {sizes[1]}")
-        self.order = (
-            data.permutation(train.images[0, 0].numel()).to(device) if settings.view == "sequence-permuted" else None
-        )
+        self.order = None
+        if settings.view == "sequence-permuted":
+            one, other = (tuple(part.images.shape[2:]) for part in (train, test))
+            if one != other:
+                raise ValueError(f"train and test must have one size to be permuted alike, not {one} and {other}")
+            self.order = data.permutation(train.images[0, 0].numel()).to(device)
 
-        if groups is None:
-            from saidl.models import parameter_groups as groups
+        groups = groups or models.parameter_groups
         recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
         fused = all(p.is_floating_point() for p in self.model.parameters())  # there is no kernel for complex ones
         kinds = {
@@ -224,11 +223,8 @@ class Fit:
             if not math.isfinite(row["loss"]):
                 raise ValueError(f"the loss is {row['loss']} after epoch {epoch + 1}: training diverged")
             last = epoch + 1 == self.settings.epochs
-            row |= (
-                self.evaluate_epoch(last)
-                if last or (epoch + 1) % self.settings.eval_every == 0
-                else self.not_evaluated()
-            )
+            due = last or (epoch + 1) % self.settings.eval_every == 0
+            row |= self.evaluate_epoch(last) if due else self.not_evaluated()
             row["seconds"] = time.perf_counter() - began
             for name, value in row.items():
                 getattr(self.history, name).append(value)
@@ -244,10 +240,8 @@ class Fit:
         if epoch < s.warmup:
             share, floor = (epoch + 1) / (s.warmup + 1), 0.0
         else:
-            share, floor = (
-                (1 + math.cos(math.pi * (epoch - s.warmup) / max(s.epochs - s.warmup, 1))) / 2,
-                s.lr_min / s.lr if s.lr else 0.0,
-            )
+            share = (1 + math.cos(math.pi * (epoch - s.warmup) / (s.epochs - s.warmup))) / 2
+            floor = s.lr_min / s.lr if s.lr else 0.0
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             lr = peak * (floor + (1 - floor) * share)
             group["lr"] = group["lr"].fill_(lr) if isinstance(group["lr"], Tensor) else lr
@@ -260,10 +254,9 @@ class Fit:
         labels = self.train[1]
         flips = (labels != self.clean).sum().item() if self.clean is not None else 0
         total, hits, memorised, resisted = self.sums.tolist()
-        nan = float("nan")
         return {
             "loss": total / len(labels), "train_accuracy": hits / len(labels),
-            "memorised": memorised / flips if flips else nan, "resisted": resisted / flips if flips else nan,
+            "memorised": memorised / flips if flips else math.nan, "resisted": resisted / flips if flips else math.nan,
         }  # fmt: skip
 
     def drawn(self) -> Iterator[tuple[Tensor, ...]]:
@@ -314,32 +307,25 @@ class Fit:
         if last:
             self.history.confusion = table.tolist()
             if self.settings.half_rate:
-                self.history.half_rate = [(self.guesses(images, 2) == labels).double().mean().item()]
-        per_class = table.diagonal() / table.sum(1).clamp_min(1)
-        valid = (
-            (self.guesses(self.valid[0]) == self.valid[1]).double().mean().item()
-            if len(self.valid[1])
-            else float("nan")
-        )
+                self.history.half_rate = [self.accuracy(images, labels, every=2)]
         return {
-            "valid_accuracy": valid,
+            "valid_accuracy": self.accuracy(*self.valid) if len(self.valid[1]) else math.nan,
             "test_accuracy": (table.trace() / len(labels)).item(),
-            "class_accuracy": per_class.tolist(),
+            "class_accuracy": (table.diagonal() / table.sum(1).clamp_min(1)).tolist(),
         }
 
     def not_evaluated(self) -> dict:
-        nan = float("nan")
+        nan = math.nan
         return {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
+
+    def accuracy(self, images: Tensor, labels: Tensor, every: int = 1) -> float:
+        return (self.guesses(images, every) == labels).double().mean().item()
 
     @torch.inference_mode()
     def guesses(self, images: Tensor, every: int = 1) -> Tensor:
         self.forward.eval()
         size = 1000 if self.settings.view == "image" else 4 * self.settings.batch_size
-        out = []
-        for part in images.split(size):
-            logits = self.predict(part, every)
-            out.append(logits.argmax(1))
-        return torch.cat(out)
+        return torch.cat([self.predict(part, every).argmax(1) for part in images.split(size)])
 
     # ---------------------------------------------------------------------------------------------------------- the input
 
@@ -418,9 +404,7 @@ class Fit:
     @property
     def identity(self) -> dict:
         """What a checkpoint must share with the run that continues it."""
-        replayed = (
-            " replayed" if isinstance(self.advance, cuda_graph.Replayed) else ""
-        )  # its optimiser's state is another kind
+        replayed = isinstance(self.advance, cuda_graph.Replayed)  # its optimiser's state is of another kind
         train, test, clean = self.given
         return {
             "model": repr(self.model),
@@ -429,7 +413,7 @@ class Fit:
             "loss": repr(self.loss),
             "data": [train.fingerprint, test.fingerprint],
             "clean": None if clean is None else hashlib.sha256(clean.cpu().numpy().tobytes()).hexdigest(),
-            "device": self.device.type + replayed,
+            "device": self.device.type + " replayed" * replayed,
         }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saidl import experiments, figures, report, results
+from saidl import cli, experiments, figures, report, results
 from saidl.report import floats
 from saidl.report.numbers import NOT_RUN, Numbers, used_keys
 
@@ -232,9 +232,9 @@ def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
 
 
 def test_packages_and_errors_on_the_command_line(tmp_path, monkeypatch, capsys):
-    assert report.main(["--packages"]) == 0
+    assert cli.main(["report", "--packages"]) == 0
     assert capsys.readouterr().out.split() == list(report.LATEX_PACKAGES)
     monkeypatch.setattr(report, "build", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("it does not typeset")))
-    assert report.main([]) == 1
+    assert cli.main(["report"]) == 1
     assert "it does not typeset" in capsys.readouterr().err
     assert "saidl.report" in sys.modules

@@ -15,6 +15,7 @@ from saidl.figures.accuracy import (
     cell_title,
     class_accuracy,
     history,
+    in_order,
     losses_of,
     memorisation,
     over_epochs,

@@ -135,8 +135,12 @@ def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
 
 
 def losses_of(table) -> list[str]:
-    """The table's losses in one order for all figures: the palette's, then the alphabet."""
-    return sorted(set(table.loss), key=lambda name: (place(name, tuple(COLOURS)), name))
+    return in_order(table.loss)
+
+
+def in_order(losses) -> list[str]:
+    """Losses, each once, in one order for all figures and tables: the palette's, then the alphabet."""
+    return sorted(set(losses), key=lambda name: (place(name, tuple(COLOURS)), name))
 
 
 def by_cell(table) -> list:

@@ -39,14 +39,8 @@ COLOURS = {
     "s4d": "#0072B2", "s4": "#D55E00", "lstm": "#009E73", "gru": "#E69F00", "transformer": "#CC79A7",
     "numpy-s4": "#000000",
 }  # fmt: skip
-RATE_COLOURS = (
-    "#000000",
-    "#0072B2",
-    "#009E73",
-    "#E69F00",
-    "#D55E00",
-    "#CC79A7",
-)  # of a noise rate, or anything else without a colour of its own
+# of a noise rate, or anything else without a colour of its own
+RATE_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 MARKERS = {
     "ce": "o", "fl": "s", "nce": "v", "nfl": "^", "nce+mae": "D", "nce+rce": "*", "nfl+mae": "P", "nfl+rce": "X",
     "mae": "<", "rce": ">", "gce": "h", "sce": "d", "ngce": "p", "nce+agce": "<", "nce+aul": ">", "nce+ael": "8",

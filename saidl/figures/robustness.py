@@ -32,14 +32,18 @@ def loss_curves(names: Sequence[str], num_classes: int = 10, dataset: str = "cif
     return fig
 
 
-def loss_gradients(loss, points: int = 199):
-    """p_y in (0, 1), L, -dL/dp_y and -dL/dz_y (each (points,)) along logits z = log p with the rest shared evenly."""
+def loss_gradients(loss, at: Sequence[float] | None = None):
+    """p_y, L, -dL/dp_y and -dL/dz_y, each (points,), along logits z = log p with the rest shared evenly.
+
+    Arguments: loss, with reduction "none"; at, values of p_y (None: 199 that cover (0, 1)).
+    """
     import torch
 
     count = loss.num_classes
-    p = torch.linspace(-7, 7, points, dtype=torch.float64).sigmoid().requires_grad_()
+    p = torch.linspace(-7, 7, 199, dtype=torch.float64).sigmoid()
+    p = (p if at is None else torch.tensor(at, dtype=torch.float64)).requires_grad_()
     z = torch.cat([p[:, None], ((1 - p) / (count - 1))[:, None].expand(-1, count - 1)], 1).log()  # (points, K)
-    value = loss(z, torch.zeros(points, dtype=torch.int64))
+    value = loss(z, torch.zeros(len(p), dtype=torch.int64))
     slope, pull = torch.autograd.grad(value.sum(), (p, z))
     return tuple(t.detach().numpy() for t in (p, value, -slope, -pull[:, 0]))
 
@@ -107,9 +111,9 @@ def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int
     loss = losses.make(name, count)
 
     def noisy_risk(rate: float) -> list[float]:
-        given = torch.cat(
-            [noise.corrupt(labels, "symmetric", rate, num_classes=count, seed=seed + i).labels for i in range(draws)]
-        )
+        seeds = range(seed, seed + draws)
+        given = [noise.corrupt(labels, "symmetric", rate, num_classes=count, seed=s).labels for s in seeds]
+        given = torch.cat(given)
         return [loss(z.repeat(draws, 1), given).item() for z in stack]
 
     clean = [loss(z, labels).item() for z in stack]

@@ -20,14 +20,9 @@ FURTHER = [
 
 @figure
 def curves(
-    named: Mapping[str, Mapping],
-    columns: int = 3,
-    height: float = 1.9,
-    truth: bool = True,
-    dots=(),
-    sharey=True,
+    named: Mapping[str, Mapping], columns: int = 3, height: float = 1.9, truth: bool = True, dots=(), sharey=True,
     **axis,
-):
+):  # fmt: skip
     """A panel a title, a line a label, {title: {label: (x, y)}}; with `truth` the first line of each is broad and grey:
     what the others are to match. `dots` are labels drawn as points; axis, settings of every panel (xlabel, yscale ..).
     """

@@ -7,7 +7,6 @@ each key found there: a sentence can name any cell, and a key that means nothing
     python -m saidl.report [--no-latex] [--publish] [--packages] [--store FOLDER ...]
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -100,10 +99,9 @@ def typeset(out: Path) -> Path:
     if done.returncode and not problems:
         problems = [(done.stdout + done.stderr)[-2000:]]
     if problems:
-        hint = (
-            f"; it needs Debian's {' '.join(LATEX_PACKAGES)}" if any("not found" in line for line in problems) else ""
-        )
-        raise RuntimeError("the report does not typeset: " + "; ".join(problems) + hint)
+        told = "; ".join(problems)
+        hint = f"; it needs Debian's {' '.join(LATEX_PACKAGES)}" if "not found" in told else ""
+        raise RuntimeError(f"the report does not typeset: {told}{hint}")
     return out / "main.pdf"
 
 
@@ -115,27 +113,3 @@ def complaints(log: str) -> list[str]:
     found = re.findall(r"^.*Warning: (?:Reference|Citation) .* undefined.*$", log, re.M)
     boxes = re.findall(r"^(Overfull \\[hv]box \(([\d.]+)pt too.*)$", log, re.M)
     return list(dict.fromkeys(found + [line for line, width in boxes if float(width) > LIMIT]))
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="saidl.report", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--store", action="append", help="a folder of results (default: the recorded ones, then your own)"
-    )
-    parser.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
-    parser.add_argument(
-        "--publish",
-        action="store_true",
-        help="from recorded results alone, and copy the PDF to report/saidl-report.pdf",
-    )
-    parser.add_argument("--packages", action="store_true", help="print the Debian packages that typesetting needs")
-    args = parser.parse_args(argv)
-    if args.packages:
-        print(*LATEX_PACKAGES)
-        return 0
-    try:
-        build(args.store, latex=not args.no_latex, publish=args.publish)
-    except (RuntimeError, ValueError, OSError) as error:
-        print(f"saidl.report: {error}", file=sys.stderr)
-        return 1
-    return 0

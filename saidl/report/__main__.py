@@ -1,5 +1,7 @@
+"""`python -m saidl.report` is `saidl report`, where no command is installed."""
+
 import sys
 
-from saidl.report import main
+from saidl.cli import main
 
-sys.exit(main())
+sys.exit(main(["report", *sys.argv[1:]]))

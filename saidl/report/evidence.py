@@ -4,13 +4,11 @@ Each function computes what it says, here and now, and returns a small table (a 
 The traps are ours to fall into as much as anyone's: every one passes a test of shapes.
 """
 
-import math
-
 import numpy as np
 import pandas as pd
 import torch
 
-from saidl import losses, noise, ssm, study, tables
+from saidl import figures, losses, noise, ssm, study, tables
 from saidl.ssm import numpy_s4
 
 RATES = (0.1, 0.2, 0.3, 0.4)
@@ -90,14 +88,12 @@ def best_on_test(frame: pd.DataFrame, profile: str, kind: str = "symmetric", rat
 
 def noise_quantities(rates=(0.2, 0.4)) -> pd.DataFrame:
     """Share of wrong labels, the smallest margin of a true class in its row, and I(clean; noisy), at equal rates."""
+    kinds = ("symmetric", "symmetric-inclusive", "asymmetric", "asymmetric-sequential", "pair-flip")
+    cells = [(kind, rate) for kind in kinds for rate in rates] + [(kind, np.nan) for kind in noise.HUMAN]
     rows = []
-    for kind in ("symmetric", "symmetric-inclusive", "asymmetric", "asymmetric-sequential", "pair-flip"):
-        for rate in rates:
-            T = noise.transition_matrix(kind, rate, dataset="cifar10" if kind.startswith("asym") else None)
-            rows.append([kind, rate, study.share(T), study.margin(T).min(), study.information(T)])
-    for kind in noise.HUMAN:
-        T = noise.transition_matrix(kind, None)
-        rows.append([kind, np.nan, study.share(T), study.margin(T).min(), study.information(T)])
+    for kind, rate in cells:
+        T = noise.transition_matrix(kind, rate)
+        rows.append([kind, rate, study.share(T), study.smallest_margin(T), study.information(T)])
     return pd.DataFrame(rows, columns=["kind", "rate", "share", "margin", "information"])
 
 
@@ -107,11 +103,8 @@ PULLED = ("ce", "mae", "rce", "nce", "nfl", "nce+mae", "nce+rce")
 def pulls(names=PULLED, at=(0.001, 0.01, 0.1, 0.5, 0.9, 0.99)) -> pd.DataFrame:
     """-dL/dz_y, how hard a loss pulls the label's logit up, where the label has probability p and the others share the
     rest."""
-    p = torch.tensor(at, dtype=torch.float64)
-    z = torch.cat([p[:, None], ((1 - p) / 9)[:, None].expand(-1, 9)], 1).log().requires_grad_()
-    y = torch.zeros(len(at), dtype=torch.int64)
-    pull = {name: -torch.autograd.grad(losses.make(name, 10, "sum")(z, y), z)[0][:, 0] for name in names}
-    return pd.DataFrame({name: values.numpy() for name, values in pull.items()}, index=at).T
+    pull = {name: figures.loss_gradients(losses.make(name, 10, "none"), at)[3] for name in names}
+    return pd.DataFrame(pull, index=at).T
 
 
 # ------------------------------------------------------------------------------------------------------ state spaces
@@ -164,8 +157,5 @@ def agreement(d_state: int = 64, length: int = 1001, channels: int = 4) -> pd.Da
 
 def kernel_cost(lengths=(1024, 4096, 16384), N: int = 32) -> pd.DataFrame:
     """Complex numbers a channel's diagonal kernel keeps as intermediate results: the full table, the two small ones."""
-    rows = []
-    for L in lengths:
-        s = 2 ** round(math.log2(L) / 2)
-        rows.append([L, N * L, N * (s + -(-L // s))])
+    rows = [[L, N * L, N * sum(ssm.kernels.split(L))] for L in lengths]
     return pd.DataFrame(rows, columns=["length", "full table", "two tables"])

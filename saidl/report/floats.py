@@ -16,7 +16,7 @@ from saidl.figures import label
 from saidl.report import evidence
 from saidl.tables import Tex, signed, spread, tabular
 
-SEQUENCE_TASKS = ("scifar", "lra-image", "smnist", "pmnist", "speech")
+SEQUENCE_TASKS = experiments.REAL_TASKS
 NOTHING = r"\emph{Nothing has been recorded for this table yet.}"
 
 
@@ -42,9 +42,8 @@ def grid(frame, profile: str) -> str:
 
 def human(frame, profile: str) -> str:
     """A row a loss, a column one of CIFAR-10N's label sets."""
-    table = tables.accuracies(frame, profile, noise.HUMAN)
-    rows = [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    return table_of(["loss", *(kind.removeprefix("human-") for kind in table.columns)], rows)
+    table = tables.accuracies(frame, profile, noise.HUMAN).reset_index()
+    return table_of(["loss", *(kind.removeprefix("human-") for kind in table.columns[1:])], table.to_numpy())
 
 
 def comparison(frame, profile: str, kind, task: str = "noise") -> str:
@@ -58,15 +57,8 @@ def editions(frame) -> str:
     several = table.groupby(["loss", "noise", "rate"]).ours.transform("size") > 1
     for row in table[table.apart | several].itertuples():
         theirs = spread(row.later, row.later_std), spread(row.earlier, row.earlier_std)
-        rows.append(
-            [
-                f"{label(row.loss)}, {row.noise} {row.rate}",
-                row.weights,
-                row.changed or "none",
-                spread(row.ours),
-                *theirs,
-            ]
-        )
+        cell = f"{label(row.loss)}, {row.noise} {row.rate}"
+        rows.append([cell, row.weights, row.changed or "none", spread(row.ours), *theirs])
     return table_of(["cell", "weights", "changes", "ours", "later", "earlier"], rows, "lllrrr")
 
 
@@ -93,7 +85,7 @@ def flipped(frame, rate: str = "0.4") -> str:
     rows, header = [], ["loss", "quick: losing labels", "other classes", "laptop: losing labels", "other classes"]
     parts = [tables.by_recipe(frame, profile) for profile in ("quick", "laptop")]
     parts = [part[(part.noise == "asymmetric") & (part.rate == rate)] for part in parts]
-    for loss in in_order({loss for part in parts for loss in part.loss}):
+    for loss in figures.in_order(loss for part in parts for loss in part.loss):
         rows.append([label(loss), *(spread(v, digits=1) for part in parts for v in losing(part[part.loss == loss]))])
     return table_of(header, rows)
 
@@ -110,7 +102,7 @@ def losing(runs) -> tuple[float, float]:
 def best_on_test(frame) -> str:
     parts = [evidence.best_on_test(frame, profile) for profile in ("quick", "laptop")]
     rows = []
-    for name in in_order({name for part in parts for name in part.index}):
+    for name in figures.in_order(name for part in parts for name in part.index):
         values = [part[column].get(name, tables.NAN) for part in parts for column in part.columns]
         rows.append([label(name), *(spread(value, digits=1) for value in values)])
     columns = ["held out", "on test", "gain"]
@@ -134,7 +126,7 @@ def predictors(frame, profile: str = "quick", fewest: int = 8) -> str:
     records = frame[frame.status == "done"].set_index("id").record.to_dict()
     cases = study.cases(dataset, study.class_distance(data.load(dataset).train))
     rows = []
-    for loss in in_order(set(frame.loss[(frame.profile == profile) & (frame.task == "noise")])):
+    for loss in figures.losses_of(frame[(frame.profile == profile) & (frame.task == "noise")]):
         plan = [(case, case.run(profile, loss)) for case in cases.values()]
         plan = [(case, run) for case, run in plan if run.id in records and study.share(case.T) > 0]
         if len(plan) >= fewest:
@@ -152,9 +144,8 @@ PREDICTORS = ("share", "smallest margin", "mean margin", "information")
 
 def bench(frame) -> str:
     """Everything of the bench that has a baseline, but the losses and the trials of what is not part of the package."""
-    rows = [
-        row for row in saved_bench(frame)["rows"] if "ratio" in row and not row["name"].startswith(("loss ", "tried: "))
-    ]
+    apart = ("loss ", "tried: ")
+    rows = [r for r in saved_bench(frame)["rows"] if "ratio" in r and not r["name"].startswith(apart)]
     sizes = [[f"{tables.short(row[key])} MiB" for key in ("ours_mb", "baseline_mb") if key in row] for row in rows]
     times = [[tables.short(row[key]) for key in ("ours_ms", "baseline_ms")] for row in rows]
     ratios = [[tables.short(row[key]) for key in ("ratio", "low", "high")] for row in rows]
@@ -167,28 +158,20 @@ def bench(frame) -> str:
 def bench_losses(frame) -> str:
     """Ratios of the losses, a row a loss; "loss nce (128, 10), one-hot form" names a row of the bench."""
     pattern = re.compile(r"loss (\S+) (\(.*\)), (.*)")
-    named = {
-        pattern.match(row["name"]).groups(): row["ratio"]
-        for row in saved_bench(frame)["rows"]
-        if row["name"].startswith("loss ")
-    }
+    matches = [(pattern.match(row["name"]), row) for row in saved_bench(frame)["rows"]]
+    named = {match.groups(): row["ratio"] for match, row in matches if match}
     columns = list(dict.fromkeys((shape, baseline) for _, shape, baseline in named))
     rows = [
         [label(n), *(digits(2)(named.get((n, *c), tables.NAN)) for c in columns)]
         for n in dict.fromkeys(key[0] for key in named)
     ]
-    return table_of(
-        ["loss", *(Tex(rf"\shortstack[r]{{{shape}\\{tables.tex(base)}}}") for shape, base in columns)], rows
-    )
+    heads = [Tex(rf"\shortstack[r]{{{shape}\\{tables.tex(base)}}}") for shape, base in columns]
+    return table_of(["loss", *heads], rows)
 
 
 def saved_bench(frame) -> dict:
     """The bench a report is made with: frame.attrs["bench"] where it is set."""
     return tables.benchmarks(None if frame is None else frame.attrs.get("bench"))
-
-
-def in_order(names) -> list[str]:
-    return sorted(names, key=lambda name: list(figures.COLOURS).index(name) if name in figures.COLOURS else 99)
 
 
 # -------------------------------------------------------------------------------------- tables of computed quantities
@@ -216,18 +199,12 @@ def pulls() -> pd.DataFrame:
 def discretisations() -> pd.DataFrame:
     """`evidence.discretisations` where a kernel that grows has no distance."""
     table = evidence.discretisations()
-    return table.assign(
-        difference=[
-            spread(d, digits=3) if not g else "grows" for d, g in zip(table.difference, table.growing, strict=True)
-        ]
-    )
+    return table.assign(difference=table.difference.map("{:.3f}".format).where(table.growing == 0, "grows"))
 
 
 def recipes(frame, tasks: list) -> str:
-    table = tables.recipes(tasks)
-    return table_of(
-        ["", *table.columns], [[name, *row] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    )
+    table = tables.recipes(tasks).reset_index()
+    return table_of(["", *table.columns[1:]], table.to_numpy())
 
 
 def loss_settings(frame) -> str:
@@ -291,8 +268,7 @@ def note(text: str):
 
 def matrices(frame):
     kinds = ("symmetric", "asymmetric", "pair-flip", "human-aggregate", "human-worst")
-    rate = {kind: None if kind in noise.HUMAN else 0.4 for kind in kinds}
-    return figures.matrices({kind: noise.transition_matrix(kind, rate[kind], dataset="cifar10") for kind in kinds})
+    return figures.matrices({kind: noise.transition_matrix(kind, 0.4) for kind in kinds})
 
 
 def risk(frame):
@@ -309,10 +285,9 @@ def by_rate(frame, profile: str):
     cells = tables.asked(profile)
     asked = np.array([cell in cells for cell in zip(rows.noise, rows.rate, strict=True)], bool)
     rows = rows[asked & rows.loss.isin(experiments.PAPER_LOSSES) & rows.noise.isin(("symmetric", "asymmetric"))]
-    rows = rows.assign(rate=rows.rate.astype(float))
-    return (
-        figures.accuracy_by_rate(rows) if len(rows) else note(f"no run of the {profile} profile has been recorded yet")
-    )
+    if rows.empty:
+        return note(f"no run of the {profile} profile has been recorded yet")
+    return figures.accuracy_by_rate(rows.assign(rate=rows.rate.astype(float)))
 
 
 def memorisation(frame):
@@ -325,11 +300,12 @@ def memorisation(frame):
 def rules(frame):
     """Discretisation rules: error of the response to a cosine against the step, and |Ab| against the frequency."""
     fig, axes = figures.panels(1, 2, height=2.6)
-    methods = dict(zip(("zoh", "bilinear", "backward-euler", "forward-euler"), ("o", "s", "^", "D"), strict=True))
+    methods = ("zoh", "bilinear", "backward-euler", "forward-euler")
     a, w, T = -0.5 + 4j, 2.0, 10.0
     steps = np.logspace(-3, 0, 16)
     frequencies = np.linspace(0, 60, 200)
-    for colour, (method, marker) in zip(("#0072B2", "#D55E00", "#009E73", "#000000"), methods.items(), strict=True):
+    modes = -0.5 + 1j * frequencies
+    for method, marker in zip(methods, "os^D", strict=True):
         errors = []
         for dt in steps:
             t = dt * np.arange(1, round(T / dt) + 1)
@@ -340,14 +316,10 @@ def rules(frame):
                 x = Ab * x + Bb * u
                 states.append(x)
             errors.append(min(np.abs((np.array(states) - exact).real).max() / np.abs(exact.real).max(), 1e3))
-        look = {"color": colour, "marker": marker, "markevery": 3, "label": method}
-        axes[0, 0].plot(steps, errors, **look)
-        modes = -0.5 + 1j * frequencies
-        axes[0, 1].plot(
-            frequencies,
-            np.abs(ssm.discretize(modes, np.ones_like(modes), 0.1, method)[0]),
-            **look | {"markevery": 0.15},
-        )
+        look = {"color": figures.METHOD_COLOURS[method], "marker": marker, "label": method}
+        axes[0, 0].plot(steps, errors, **look, markevery=3)
+        growth = np.abs(ssm.discretize(modes, np.ones_like(modes), 0.1, method)[0])
+        axes[0, 1].plot(frequencies, growth, **look, markevery=0.15)
     axes[0, 0].set(xscale="log", yscale="log", xlabel="step $\\Delta$", ylabel="error of the response", ylim=(None, 20))
     axes[0, 1].axhline(1, color="black", linewidth=0.6)
     axes[0, 1].set(xlabel="frequency of the mode", ylabel="$|\\bar a|$", ylim=(0, 2))
@@ -411,9 +383,8 @@ def growth(frame):
     return fig
 
 
-SHOWN = ("ce", "mae", "rce", "nce", "nfl", "nce+mae", "nce+rce")
 FIGURES = {
-    "matrices": matrices, "risk": risk, "losses": lambda frame: figures.loss_curves(SHOWN),
+    "matrices": matrices, "risk": risk, "losses": lambda frame: figures.loss_curves(evidence.PULLED),
     "quick-by-rate": partial(by_rate, profile="quick"), "laptop-by-rate": partial(by_rate, profile="laptop"),
     "memorisation": memorisation, "rules": rules, "hippo": hippo, "sequences": sequences, "growth": growth,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saidl import experiments, losses, results, tables
+from saidl import data, experiments, losses, models, results, tables
 from saidl.figures import label
 from saidl.report import evidence, floats
 from saidl.tables import short, spread, tex
@@ -45,14 +45,13 @@ class Numbers:
 
     def rows(self, profile: str) -> pd.DataFrame:
         if profile not in self.known:
-            name, _, task = profile.partition(":")
-            self.known[profile] = tables.by_recipe(self.frame, name, task or "noise")
+            self.known[profile] = tables.by_recipe(self.frame, *parted(profile))
         return self.known[profile]
 
     def cell(self, profile: str, noise: str, rate: str, loss: str) -> pd.DataFrame:
         """The runs of a cell, perhaps none. A name that the experiments do not know is a ValueError."""
-        name, _, task = profile.partition(":")
-        (run,) = experiments.grid(name, task=task or "noise", loss=loss, noise=noise, rate=float(rate))
+        name, task = parted(profile)
+        (run,) = experiments.grid(name, task=task, loss=loss, noise=noise, rate=float(rate))
         rows = self.rows(profile)
         return rows[(rows.loss == run.loss) & (rows.noise == noise) & (rows.rate == rate)]
 
@@ -61,10 +60,8 @@ class Numbers:
         return NOT_RUN if runs.empty else tex(spread(runs.accuracy.mean(), runs.accuracy.std(), 1)) + r"\,\%"
 
     def the_gap(self, profile, noise, rate, loss, other_rate, other):
-        gap = (
-            self.cell(profile, noise, rate, loss).accuracy.mean()
-            - self.cell(profile, noise, other_rate, other).accuracy.mean()
-        )
+        one, two = self.cell(profile, noise, rate, loss), self.cell(profile, noise, other_rate, other)
+        gap = one.accuracy.mean() - two.accuracy.mean()
         return NOT_RUN if gap != gap else f"{gap:.1f}"
 
     def the_mem(self, profile, noise, rate, loss):
@@ -109,9 +106,8 @@ class Numbers:
     def the_minutes(self, profile, task, model, method=""):
         """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
         rows = tables.by_recipe(self.frame, profile, task)
-        rows = rows[
-            [(r.model, tables.method_of(r.model, r.model_options)) == (model, method) for r in rows.itertuples()]
-        ]
+        chosen = [r.model == model and tables.method_of(model, r.model_options) == method for r in rows.itertuples()]
+        rows = rows[chosen]
         return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
 
     def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
@@ -139,12 +135,12 @@ class Numbers:
         """The authors' earlier stored value for MNIST."""
         table = tables.published()
         table = table[table.source.str.startswith(tables.EDITIONS["earlier"]) & (table.loss == loss)]
-        return f"{table[(table.noise == noise) & (table.rate == rate)].accuracy.iloc[0]:.2f}\\,\\%"
+        return percent(table[(table.noise == noise) & (table.rate == rate)].accuracy.iloc[0], 2)
 
     def the_far(self, profile, *kinds):
         """The cells further from the published number than two of its deviations and a point, with the differences."""
-        name, _, task = profile.partition(":")
-        table = tables.against_published(self.frame, name, list(kinds), task or "noise")
+        name, task = parted(profile)
+        table = tables.against_published(self.frame, name, kinds, task)
         far = [
             f"{tex(label(row.loss))} at {row.noise} ${row.rate}$ (${row.difference:+.1f}$)"
             for row in table[table.beyond].itertuples()
@@ -154,8 +150,8 @@ class Numbers:
     def the_about(self, profile, *kinds):
         """Profile, data and its copy, sizes, epochs, seeds of a table's runs (those of some kinds of noise, perhaps): what a caption owes
         its reader."""
-        name, _, task = profile.partition(":")
-        dataset, size, model, _, settings = experiments.recipe(name, task or "noise")
+        name, task = parted(profile)
+        dataset, size, model, _, settings = experiments.recipe(name, task)
         rows = self.rows(profile)
         rows = rows[rows.noise.str.startswith(kinds)] if kinds else rows
         size, epochs = "all" if size is None else f"{size:,}", f"{settings.epochs}"
@@ -172,27 +168,22 @@ class Numbers:
 
     def the_absent(self, profile, *kinds):
         """How many of the cells that a table is asked to have are empty."""
-        name, _, task = profile.partition(":")
-        kinds = [kind for kind in experiments.KINDS if kind.startswith("human")] if kinds == ("human",) else list(kinds)
-        n = tables.against_published(self.frame, name, kinds, task or "noise").set_index(["noise", "rate"]).n
-        n = n[n.index.isin(tables.asked(name, task or "noise"))]
-        return (
-            f"{(n == 0).sum()} of its {len(n)} cells have not been run."
-            if (n == 0).any()
-            else "Every cell has been run."
-        )
+        name, task = parted(profile)
+        kinds = experiments.HUMAN if kinds == ("human",) else kinds
+        n = tables.against_published(self.frame, name, kinds, task).set_index(["noise", "rate"]).n
+        n = n[n.index.isin(tables.asked(name, task))]
+        empty = (n == 0).sum()
+        return f"{empty} of its {len(n)} cells have not been run." if empty else "Every cell has been run."
 
     def the_pub(self, dataset, noise, rate, loss):
         table = tables.published()
         rows = table[(table.dataset == dataset) & (table.noise == noise) & (table.rate == rate) & (table.loss == loss)]
-        return f"{rows.accuracy.iloc[0]:.2f}\\,\\%"
+        return percent(rows.accuracy.iloc[0], 2)
 
     def the_set(self, profile, task, row):
         return tex(tables.recipes([(profile, task)]).loc[row].iloc[0])
 
     def the_size(self, what):
-        from saidl import data, models
-
         if what in models.IMAGE_MODELS:
             return f"{sum(p.numel() for p in models.make(what).parameters()):,}"
         return f"{len(data.load(what).train):,}"
@@ -225,10 +216,9 @@ class Numbers:
             return NOT_RUN
         if what == "farthest":
             row = both.loc[gap.abs().idxmax()]
-            where = row.task if row.task != "noise" else f"{label(row.loss)}, {row.noise} {row.rate:g}"
-            return (
-                tex(f"{label(row.model) if row.task != 'noise' else ''} {where}".strip()) + f" (${gap[row.name]:+.1f}$)"
-            )
+            noisy = row.task == "noise"
+            run = f"{label(row.loss)}, {row.noise} {row.rate:g}" if noisy else f"{label(row.model)} {row.task}"
+            return f"{tex(run)} (${gap[row.name]:+.1f}$)"
         counts = {"runs": len(both), "equal": (gap == 0).sum(), "point": (gap.abs() > 1).sum()}
         return str(counts[what])
 
@@ -255,14 +245,20 @@ class Numbers:
         return tex(machine[what]) if machine else "no benchmark recorded"
 
 
-def percent(value: float) -> str:
-    return f"{value:.1f}\\,\\%"
+def parted(profile: str) -> tuple[str, str]:
+    """Profile and task of "paper:mnist-noise"; the task is "noise" where none is named."""
+    name, _, task = profile.partition(":")
+    return name, task or "noise"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f"{value:.{digits}f}\\,\\%"
 
 
 EVIDENCE = {
     "moved-back": (evidence.moved_back, percent),
     "detached-focal": (evidence.detached_focal, percent),
-    "inclusive": (evidence.inclusive, lambda rate: f"{100 * rate:.0f}\\,\\%"),
+    "inclusive": (evidence.inclusive, lambda rate: percent(100 * rate, 0)),
     "flipped-bilinear": (evidence.flipped_bilinear, short),
     "operator-order": (evidence.operator_order, lambda value: f"{value:.0f}"),
 }

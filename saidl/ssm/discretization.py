@@ -64,12 +64,8 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
     dense = A.ndim == B.ndim + 1
     if dense and B.dtype not in (A.dtype, A.real.dtype):
         raise ValueError(f"B must be of the type of a dense A, {A.dtype}, got {B.dtype}")
-    if (
-        B.ndim == 0
-        or not (dense or A.ndim == B.ndim)
-        or A.shape[-1] != B.shape[-1]
-        or (dense and A.shape[-2] != A.shape[-1])
-    ):
+    fits = B.ndim > 0 and (dense or A.ndim == B.ndim) and A.shape[-1] == B.shape[-1]
+    if not fits or (dense and A.shape[-2] != A.shape[-1]):
         raise ValueError(
             f"A must be (..., N) or (..., N, N) for B (..., N), got A {tuple(A.shape)} and B {tuple(B.shape)}"
         )

@@ -209,11 +209,17 @@ class _PowerSums(torch.autograd.Function):
         return grad_c.to(ctx.wide).conj(), grad_z.to(ctx.wide).conj(), None, None
 
 
-def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """z^i for i < s (H, s, N) and z^(sj) for j < ceil(length / s) (H, J, N), s a power of two near sqrt(length)."""
+def split(length: int) -> tuple[int, int]:
+    """How both kernels split a lag below `length`, i + s j: s, a power of two near sqrt(length), and how many j there are."""
     s = 2 ** round(math.log2(length) / 2)
+    return s, -(-length // s)
+
+
+def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """z^i for i < s (H, s, N) and z^(sj) for j < J (H, J, N)."""
+    s, J = split(length)
     zi, top = _powers(z, s)
-    return zi, _powers(top, -(-length // s))[0]
+    return zi, _powers(top, J)[0]
 
 
 def _powers(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -245,10 +251,10 @@ def _complex(x: Tensor) -> Tensor:
 
 def krylov_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
     """C Ab^l Bb for l < length: Ab (H, N, N), Bb (H, N), C (..., H, N) -> (..., H, length)."""
-    s = 2 ** round(math.log2(length) / 2)
+    s, J = split(length)
     columns, Abs = _Krylov.apply(Ab, Bb.unsqueeze(1), s, True)  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
     starts = C.reshape(-1, *Bb.shape).transpose(0, 1)  # (H, m, N), m = 2 of a bidirectional layer
-    rows, _ = _Krylov.apply(Abs.mT, starts, -(-length // s), False)  # C Ab^(sj): (H, J m, N)
+    rows, _ = _Krylov.apply(Abs.mT, starts, J, False)  # C Ab^(sj): (H, J m, N)
     K = rearrange(rows @ columns.mT, "h (j m) s -> m h (j s)", m=starts.shape[1])
     return K[..., :length].reshape(*C.shape[:-1], length)
 

@@ -139,9 +139,8 @@ class _SSM(nn.Module):
             raise ValueError(
                 f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {u_t.dtype} {tuple(u_t.shape)}"
             )
-        return self._step(
-            u_t, state, _checked_gaps(gap, (), kernels.full(self.log_dt)) if self.method == "async" else None
-        )
+        gap = _checked_gaps(gap, (), kernels.full(self.log_dt)) if self.method == "async" else None
+        return self._step(u_t, state, gap)
 
     def _step(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, State]:
         y, x = self._advance(u_t, state, gap)
@@ -178,28 +177,13 @@ class S4D(_SSM):
     Raises: ValueError for any of the above out of range.
     """
 
-    slow_parameters = (
-        "log_dt",
-        "log_A_real",
-        "A_imag",
-        "B",
-    )  # lr <= 1e-3, no weight decay: see models.parameter_groups
+    slow_parameters = ("log_dt", "log_A_real", "A_imag", "B")  # lr <= 1e-3, no decay: see models.parameter_groups
     _powers = staticmethod(kernels.power_sum_kernel)
 
     def __init__(
-        self,
-        d_model: int,
-        d_state: int = 64,
-        *,
-        init: str | Tensor = "legs",
-        method: str = "zoh",
-        alpha: float = 0.5,
-        train_B: bool = False,
-        bidirectional: bool = False,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        conv: str = "fft",
-    ):
+        self, d_model: int, d_state: int = 64, *, init: str | Tensor = "legs", method: str = "zoh", alpha: float = 0.5,
+        train_B: bool = False, bidirectional: bool = False, dt_min: float = 1e-3, dt_max: float = 1e-1, conv: str = "fft",
+    ):  # fmt: skip
         A = _initial_A(init, d_model, d_state)
         super().__init__(d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv)
         self.init = init if isinstance(init, str) else _fingerprint(A)
@@ -240,17 +224,9 @@ class S4(_SSM):
     _powers = staticmethod(kernels.krylov_kernel)
 
     def __init__(
-        self,
-        d_model: int,
-        d_state: int = 64,
-        *,
-        method: str = "bilinear",
-        alpha: float = 0.5,
-        bidirectional: bool = False,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        conv: str = "fft",
-    ):
+        self, d_model: int, d_state: int = 64, *, method: str = "bilinear", alpha: float = 0.5,
+        bidirectional: bool = False, dt_min: float = 1e-3, dt_max: float = 1e-1, conv: str = "fft",
+    ):  # fmt: skip
         Lambda, P, B, _ = normal_plus_low_rank(d_state)
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
         P, B = (torch.view_as_real(x).to(self.log_dt.dtype) for x in (P, B))
@@ -258,10 +234,9 @@ class S4(_SSM):
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
-        dplr = self._A(), P, B
-        return *kernels.discretize_dplr(*dplr, self._dt(rate), self.method, self.alpha, self._gap()), kernels.real_row(
-            C
-        )
+        rule = self.method, self.alpha, self._gap()
+        Ab, Bb = kernels.discretize_dplr(self._A(), P, B, self._dt(rate), *rule)
+        return Ab, Bb, kernels.real_row(C)
 
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
