@@ -188,9 +188,10 @@ def expected(run, timing: dict) -> float | None:
 
 @cache
 def parameters(model: str, options: tuple, task: str) -> int:
-    from saidl import sweep
+    from saidl import experiments, sweep
 
-    return sum(p.numel() for p in sweep.network(model, options, 3 if task == "scifar" else 1, 10).parameters())
+    channels = experiments.CHANNELS.get(task, 1)
+    return sum(p.numel() for p in sweep.network(model, options, channels, 10).parameters())
 
 
 def make_report(args) -> int:

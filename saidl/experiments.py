@@ -118,6 +118,7 @@ SEQUENCES = {  # task: data set, view
     "delayed-recall": ("delayed-recall", "sequence"),
     "adding": ("adding", "sequence"),
 }
+CHANNELS = {"scifar": 3, "delayed-recall": 8, "adding": 2}  # of a sequence; of the other tasks 1
 SMALL = {"d_model": 16, "n_layers": 2, "dropout": 0.0}
 MEDIUM = {"d_model": 32, "n_layers": 2, "dropout": 0.1}
 # What two cores manage, and what a test in seconds needs; the paper profile has all data and the papers' sizes.
@@ -325,7 +326,7 @@ def sequence_queue(profile: str) -> list[list[Run]]:
 
 def matched(profile: str, task: str, layers=("s4", "lstm", "transformer"), seed=0) -> list[Run]:
     """Sequence layers in a task's recipe, each as wide as brings it nearest to S4D's number of parameters."""
-    options, channels, runs = recipe(profile, task)[3], 3 if task == "scifar" else 1, []
+    options, channels, runs = recipe(profile, task)[3], CHANNELS.get(task, 1), []
     for layer in layers:
         own = {"d_model": models.matched_width(layer, options, d_input=channels)}
         own |= {"heads": 1 if (profile, task, layer) == ATTENTION else 2} if layer == "transformer" else {}

@@ -16,10 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from saidl import experiments, losses, results
-from saidl.figures import label
+from saidl.figures import DEFAULT_METHOD, label, rule_name
 
 MISSING, NAN = "–", float("nan")
-DEFAULT_METHOD = {"s4d": "zoh", "s4": "bilinear"}
 PUBLISHED_AS = {  # our model -> the names it goes by in published.csv
     "s4d": ("S4D", "S4D-Lin", "S4D-LegS", "S4D, LRU-authors' reproduction"),
     "s4": ("S4", "S4-LegS (v2+)", "S4-LegS", "S4 (original, LegS)"),
@@ -181,13 +180,14 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
 def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     """Sequence models on a task, each followed by the published numbers of its kind (ours have source "").
 
-    Columns: model, what (ours: parameters, epochs, training sequences), split, accuracy, std, n, difference, source.
+    Columns: model, what (ours: parameters, epochs, training sequences), split, accuracy, std, n, difference, source; of ours also
+    parameters and half (tested at half the sampling rate?).
     """
     rows = by_recipe(frame, profile, task)
     rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
-    methods = [method_of(row.model, row.model_options) for row in rows.itertuples()]
+    methods = [rule_name(row.model, row.model_options) for row in rows.itertuples()]
     rows = rows.assign(method=methods, valid=rows.record.map(best_valid))
-    asked = [(run.model, method_of(run.model, dict(run.model_options))) for run in queue(profile) if run.task == task]
+    asked = [(run.model, rule_name(run.model, dict(run.model_options))) for run in queue(profile) if run.task == task]
     out = []
     for model, method in dict.fromkeys([*asked, *zip(rows.model, methods, strict=True)]):
         mine = rows[(rows.model == model) & (rows.method == method)]
@@ -196,19 +196,20 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
             epochs, shown = listed(runs.epochs), listed(record["data"]["train"] for record in runs.record)
             what = f"{size:,} parameters, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
             ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
-            out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, ""))
+            out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, "", size, False))
             if (half := 100 * runs.half_rate.dropna().astype(float)).size:
                 what = f"{what}; tested at half the sampling rate"
-                out.append((name, what, "test", half.mean(), half.std(), len(half), NAN, ""))
+                out.append((name, what, "test", half.mean(), half.std(), len(half), NAN, "", size, True))
         if not len(mine):
-            out.append((name, "not run", "test", NAN, NAN, 0, NAN, ""))
+            out.append((name, "not run", "test", NAN, NAN, 0, NAN, "", NAN, False))
         if method == DEFAULT_METHOD.get(model, ""):
             known = published()[(published().task == task) & published().method.isin(PUBLISHED_AS.get(model, ()))]
             for row in known.itertuples():
                 what = row.protocol if isinstance(row.protocol, str) else row.method
                 difference = ours.get(row.split, NAN) - row.accuracy
-                out.append((name, what, row.split, row.accuracy, row.std, 0, difference, row.source))
-    return pd.DataFrame(out, columns=["model", "what", "split", "accuracy", "std", "n", "difference", "source"])
+                out.append((name, what, row.split, row.accuracy, row.std, 0, difference, row.source, NAN, False))
+    names = ["model", "what", "split", "accuracy", "std", "n", "difference", "source", "parameters", "half"]
+    return pd.DataFrame(out, columns=names)
 
 
 def methods(frame: pd.DataFrame) -> pd.DataFrame:
@@ -221,8 +222,7 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
     for row in rows.itertuples():
         rest = {k: v for k, v in row.model_options.items() if k not in ("method", "alpha")}
         what = f"{row.model_options['n_layers']} x {row.model_options['d_model']}, {row.epochs} epochs"
-        alpha = f" {row.model_options['alpha']:g}" if "alpha" in row.model_options else ""
-        rule = method_of(row.model, row.model_options) + alpha
+        rule = rule_name(row.model, row.model_options)
         settings = experiments.Run.from_dict(row.record["run"]).settings  # with the fields that older records lack
         key = (row.profile, row.task, label(row.model), what, str(rest), settings)
         groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
@@ -237,14 +237,10 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def method_of(model: str, options: dict) -> str:
-    return options.get("method", DEFAULT_METHOD.get(model, ""))
-
-
 def named(rows: pd.DataFrame) -> pd.DataFrame:
     """Sequence runs with a `name` each: model and discretisation, and the parameters where these come in several sizes. The usual
     discretisation and the smaller size come first."""
-    rows = rows.assign(method=[method_of(row.model, row.model_options) for row in rows.itertuples()])
+    rows = rows.assign(method=[rule_name(row.model, row.model_options) for row in rows.itertuples()])
     rows["unusual"] = [row.method != DEFAULT_METHOD.get(row.model, "") for row in rows.itertuples()]
     sizes = rows.groupby(["model", "method"]).parameters.transform("nunique")
     names = []

@@ -66,9 +66,8 @@ def sequence_table(frame) -> str:
     found = {}  # (model, large): {task: accuracy}
     for task, profile in tasks.items():
         for row in tables.sequences(frame, profile, task).itertuples():
-            if row.source == "" and row.n and "half the sampling rate" not in row.what:
-                large = int(row.what.split(" parameters")[0].replace(",", "")) > LARGE
-                found.setdefault((row.model, large), {})[task] = f"{row.accuracy:.1f}"
+            if row.source == "" and row.n and not row.half:
+                found.setdefault((row.model, row.parameters > LARGE), {})[task] = f"{row.accuracy:.1f}"
     models = list(dict.fromkeys(model for model, _ in found))
     name = lambda model, large: f"{model}, 4 × 128" if large else model  # noqa: E731
     order = sorted(found, key=lambda key: (models.index(key[0]), key[1]))

@@ -56,10 +56,12 @@ def test_spectrum_has_every_eigenvalue_on_the_plane():
 
 def test_by_method_averages_the_seeds_of_each_rule():
     rules = [{"method": "bilinear"}, {}, {"method": "gbt", "alpha": 0.75}]
-    rows = [{"model_options": rule, "test_accuracy": 0.5 + 0.1 * i + 0.01 * s, "status": "done"}
+    rows = [{"model": "s4d", "model_options": rule, "test_accuracy": 0.5 + 0.1 * i + 0.01 * s, "status": "done"}
             for i, rule in enumerate(rules) for s in range(3)]  # fmt: skip
     ax = figures.by_method(pd.DataFrame([*rows, rows[0] | {"status": "failed", "test_accuracy": np.nan}])).axes[0]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["bilinear", "zoh", "gbt 0.75"]
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [51, 61, 71])
     points = [line.get_xdata() for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 3]
     np.testing.assert_allclose(points[:3], [[50, 51, 52], [60, 61, 62], [70, 71, 72]])
+    (name,) = figures.by_method(pd.DataFrame([rows[3] | {"model": "s4"}])).axes[0].get_yticklabels()
+    assert name.get_text() == "bilinear"  # what S4 does unless told otherwise

@@ -35,6 +35,7 @@ from saidl.figures.drawing import COLOURS, STYLE, figure, label, legend, look, p
 from saidl.figures.labels import confusion, image_grid, matrices, transition
 from saidl.figures.robustness import label_sums, loss_curves, loss_gradients, risk_bound, risks
 from saidl.figures.sequences import (
+    DEFAULT_METHOD,
     METHOD_COLOURS,
     by_method,
     by_model,

@@ -11,6 +11,7 @@ METHOD_COLOURS = {
     "zoh": "#0072B2", "bilinear": "#D55E00", "forward-euler": "#000000", "backward-euler": "#009E73",
     "gbt": "#E69F00", "dirac": "#CC79A7", "async": "#56B4E9",
 }  # fmt: skip
+DEFAULT_METHOD = {"s4d": "zoh", "s4": "bilinear"}
 # of a model's other sizes and discretisations
 FURTHER = [
     {"color": colour, "marker": marker, "linestyle": "--"}
@@ -87,11 +88,11 @@ def learning(parts: Mapping, by=("epoch", "minutes"), columns: int = 3):
 def learnt(ax, runs, against: str, styles: Mapping[tuple[str, str], Mapping]) -> None:
     """One panel of `learning`."""
     for (model, name), rows in runs.groupby(["model", "name"], sort=False):
-        seconds = np.mean([record["history"]["seconds"] for record in rows.record], axis=0)
-        x = np.arange(1, len(seconds) + 1) if against == "epoch" else seconds.cumsum() / 60
         for field, more in {"train_accuracy": {"marker": "", "alpha": 0.35}, "test_accuracy": {"label": name}}.items():
             epochs, accuracy = history(rows, field)
-            ax.plot(x[epochs - 1], accuracy, **styles[model, name] | more)
+            seconds = np.mean([record["history"]["seconds"] for record in rows.record], axis=0)
+            x = epochs if against == "epoch" else seconds.cumsum()[epochs - 1] / 60
+            ax.plot(x, accuracy, **styles[model, name] | more)
 
 
 @figure
@@ -150,7 +151,7 @@ def stability(rules: Mapping[str, Mapping], modes=(), reach: float = 4.0, points
 def by_method(table):
     """Test accuracy of state-space runs by discretisation: a point a seed, a bar the mean with its standard deviation."""
     part = done(table)
-    names = [rule_name(options) for options in part.model_options]
+    names = [rule_name(row.model, row.model_options) for row in part.itertuples()]
     accuracy = 100 * part.test_accuracy.groupby(names, sort=False).agg(["mean", "std"])
     fig, axes = panels(1, 1, height=0.7 + 0.3 * len(accuracy))
     ax, places = axes[0, 0], np.arange(len(accuracy))[::-1]
@@ -165,9 +166,9 @@ def by_method(table):
     return fig
 
 
-def rule_name(options: Mapping) -> str:
-    """A discretisation as model options say it: "zoh" where they do not, gbt with its alpha."""
-    method = options.get("method", "zoh")
+def rule_name(model: str, options: Mapping) -> str:
+    """A run's discretisation, its layer's own where the options name none, gbt with its alpha; "" for other models."""
+    method = options.get("method", DEFAULT_METHOD.get(model, ""))
     return f"gbt {options.get('alpha', 0.5):g}" if method == "gbt" else method
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from saidl import data, experiments, losses, models, results, tables
-from saidl.figures import label
+from saidl.figures import label, rule_name
 from saidl.report import evidence, floats
 from saidl.tables import short, spread, tex
 
@@ -97,7 +97,7 @@ class Numbers:
         """A sequence model's accuracy: of its "smallest" or "largest" size run, or tested at "half" the sampling rate."""
         name = label(model) + (f" ({method})" if method else "")
         rows = tables.sequences(self.frame, profile, task).set_index("model").loc[[name]]
-        rows = rows[(rows.source == "") & (rows.what.str.contains("half") == (which == "half"))]
+        rows = rows[(rows.source == "") & (rows.half == (which == "half"))]
         if rows.empty:
             return NOT_RUN
         mean, std = rows[["accuracy", "std"]].iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
@@ -106,7 +106,7 @@ class Numbers:
     def the_minutes(self, profile, task, model, method=""):
         """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
         rows = tables.by_recipe(self.frame, profile, task)
-        chosen = [r.model == model and tables.method_of(model, r.model_options) == method for r in rows.itertuples()]
+        chosen = [r.model == model and rule_name(model, r.model_options) == method for r in rows.itertuples()]
         rows = rows[chosen]
         return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
 
