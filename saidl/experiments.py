@@ -9,14 +9,14 @@ This is the only module that knows a recipe. A profile is one code path at one o
 
 import hashlib
 import json
-import numbers
 import os
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import product
 
 from saidl import losses, models
-from saidl.noise import HUMAN, KINDS, checked_rate
+from saidl.checks import between, whole
+from saidl.noise import HUMAN, KINDS
 from saidl.training import Settings
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
@@ -182,9 +182,7 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
     net = net or usual
     if not isinstance(extra, dict):
         raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
-    seed = int(seed)
+    seed = whole("seed", seed)
     kind, rate = checked_noise(kind, rate, dataset)
     if exact is None:
         exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" else True
@@ -196,20 +194,20 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
     options = options | extra if net == usual or {net, usual} <= set(models.LAYERS) else extra
-    whole = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
+    large = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
 
     own = {"l1": penalty, "weight_decay": 0.0} if penalty else {}
     own |= {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
     own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
     own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
-    own |= WHOLE if whole else {}
+    own |= WHOLE if large else {}
     settings = changed(base, own | changes)
     shown, fit = ("images", tuple(models.IMAGE_MODELS)) if settings.view == "image" else ("sequences", models.LAYERS)
     if net not in fit:
         raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {net!r}")
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
-        profile, task, dataset, None if whole else size, net, loss, kind, rate, True if rate == 0 else exact,
+        profile, task, dataset, None if large else size, net, loss, kind, rate, True if rate == 0 else exact,
         noise_seed=1000 + seed, seed=seed, model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
     )  # fmt: skip
 
@@ -219,7 +217,7 @@ def checked_noise(kind: str, rate, dataset: str) -> tuple[str, float | None]:
     if kind not in KINDS:
         raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
     if kind not in HUMAN:
-        rate = checked_rate(rate)
+        rate = between("rate", rate, 0, 1)
         return kind if rate else "symmetric", rate
     if dataset != "cifar10":
         raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")

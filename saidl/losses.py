@@ -16,11 +16,12 @@ sample at a time. `reduction` is "mean", "sum" or "none".
 
 import inspect
 import math
-import numbers
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from saidl.checks import between, whole
 
 LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
@@ -39,8 +40,7 @@ class RobustLoss(nn.Module):
 
     def __init__(self, num_classes: int = 10, reduction: str = "mean"):
         super().__init__()
-        if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
-            raise ValueError(f"num_classes must be a whole number of at least 2, not {num_classes!r}")
+        whole("num_classes", num_classes, 2)
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
         self.num_classes, self.reduction = num_classes, reduction
@@ -525,10 +525,3 @@ def known(name: str, hyper: dict, allowed: set[str]) -> dict:
     if unknown := set(hyper) - allowed:
         raise ValueError(f"loss {name!r} has no setting {sorted(unknown)}; it has {sorted(allowed) or 'none'}")
     return hyper
-
-
-def between(name: str, value: float, low: float, high: float) -> float:
-    """The value, within limits that keep float32 from an overflow or 0 / 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], not {value!r}")
-    return float(value)

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from saidl import ssm
+from saidl.checks import whole
 
 # ------------------------------------------------------------------------------------------------------------------- images
 
@@ -152,8 +153,7 @@ class SequenceClassifier(nn.Module):
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
         sizes = {"d_input": d_input, "num_classes": num_classes, "d_model": d_model, "n_layers": n_layers}
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value!r}")
+            whole(name, value, 1)
         if layer_options.get("method") == "async":
             raise ValueError("method must not be 'async', which needs the gaps between inputs: use the `ssm` layers")
         if not 0 <= dropout < 1:

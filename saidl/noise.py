@@ -11,7 +11,6 @@ function takes a seed of its own, apart from training's.
 
 import io
 import json
-import numbers
 import pickle
 import re
 import zipfile
@@ -21,6 +20,8 @@ from functools import cache, reduce
 from pathlib import Path
 
 import numpy as np
+
+from saidl.checks import between, whole
 
 HUMAN = ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst")
 KINDS = (
@@ -79,13 +80,12 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    if not isinstance(num_classes, int | np.integer) or num_classes < 2:
-        raise ValueError(f"num_classes must be a whole number of at least 2, not {num_classes!r}")
+    whole("num_classes", num_classes, 2)
     if kind in HUMAN:
         if num_classes != 10:
             raise ValueError(f"{kind} noise is CIFAR-10's: num_classes must be 10, not {num_classes}")
         return normalise_rows(np.array(human_counts()[kind]))
-    rate, eye = checked_rate(rate), np.eye(num_classes)
+    rate, eye = between("rate", rate, 0, 1), np.eye(num_classes)
     if kind in ("symmetric", "instance-dependent"):
         off = (truncated_normal_mean(rate) if kind == "instance-dependent" else rate) / (num_classes - 1)
         return np.where(eye, 1 - (num_classes - 1) * off, off)
@@ -134,13 +134,11 @@ def corrupt(
         )
     if exact and kind == "instance-dependent":
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be a whole number of at least 0, not {seed!r}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed))
     if exact and kind in HUMAN:
         noisy = human_for(clean, kind, indices, root)
     elif kind == "instance-dependent":
-        noisy = instance_dependent(clean, checked_rate(rate), num_classes, images, exact, rng)
+        noisy = instance_dependent(clean, between("rate", rate, 0, 1), num_classes, images, exact, rng)
     elif not exact:
         noisy = draw_rows(nominal[clean], rng)
     elif kind == "asymmetric-sequential":
@@ -287,12 +285,6 @@ def human_for(clean, kind, indices, root) -> np.ndarray:
     if not np.array_equal(true[indices], clean):
         raise ValueError(f"{kind} noise: the labels are not CIFAR-10's training labels at these indices")
     return noisy[indices]
-
-
-def checked_rate(rate) -> float:
-    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate <= 1:
-        raise ValueError(f"rate must be a number in [0, 1], not {rate!r}")
-    return float(rate)
 
 
 def checked_matrix(matrix, num_classes: int) -> np.ndarray:

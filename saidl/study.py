@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from saidl import data, experiments, noise
+from saidl.checks import between, whole
 
 LOSSES = ("ce", "gce", "nce", "nce+rce")
 VOTES = (1, 3, 5, 7, 9, 11, 13, 15, 19, 23, 31, 41, 61, 101)  # odd: where two classes compete, 2 votes are worth 1
@@ -58,8 +59,7 @@ def vote_accuracy(T, k: int, draws: int = 1000, seed: int = 0) -> float:
     """Accuracy of the most frequent among k labels drawn from an image's row, ties broken at random; by simulation, `draws`
     for each class: right to about half a per cent."""
     T, rng = checked(T), np.random.default_rng(seed)
-    if not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
+    whole("k", k, 1)
     votes = np.stack([rng.multinomial(k, row, size=draws) for row in T])  # (K, draws, K)
     winners = votes == votes.max(2, keepdims=True)
     return float(np.mean([(winners[i, :, i] / winners[i].sum(1)).mean() for i in range(len(T))]))
@@ -84,7 +84,7 @@ def class_distance(images: data.Images) -> np.ndarray:
 
 def mixture(rate: float, weight: float, num_classes: int = 10) -> np.ndarray:
     """Between symmetric noise (weight 0) and a pair flip (weight 1), the rate held."""
-    weight = noise.checked_rate(weight)
+    weight = between("weight", weight, 0, 1)
     symmetric, flip = (noise.transition_matrix(kind, rate, num_classes) for kind in ("symmetric", "pair-flip"))
     return (1 - weight) * symmetric + weight * flip
 

@@ -25,6 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from saidl import data, losses, models, noise, results, training
+from saidl.checks import between
 from saidl.experiments import Run
 
 # A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
@@ -276,7 +277,7 @@ def check_runs(runs: list[Run]) -> None:
             if getattr(run, name) not in known and not (name == "noise" and run.transition):
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(run, name)!r}")
         if run.rate is not None or (run.noise not in noise.HUMAN and run.transition is None):
-            noise.checked_rate(run.rate)
+            between("rate", run.rate, 0, 1)
         try:
             same = Run.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False))).id == run.id
         except (TypeError, ValueError) as error:

@@ -14,11 +14,11 @@ gbt, the generalised bilinear transform, is forward Euler, bilinear and backward
 Event-SSM (arXiv 2404.18508): the time since the last event ages the state, the event itself counts dt.
 """
 
-import numbers
-
 import numpy as np
 import torch
 from torch import Tensor
+
+from saidl.checks import between
 
 METHODS = ("zoh", "bilinear", "forward-euler", "backward-euler", "gbt", "dirac", "async")
 ALPHA = {"forward-euler": 0.0, "bilinear": 0.5, "backward-euler": 1.0}
@@ -84,16 +84,10 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(f"gaps must be at least 0 and finite, got {gaps.min().item() if gaps.numel() else 'nothing'}")
 
 
-def check_integer(name: str, value: int, least: int = 1) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-
-
 def check_method(method: str, alpha: float = 0.5) -> None:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if not isinstance(alpha, numbers.Real) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be a number in [0, 1], got {alpha!r}")
+    between("alpha", alpha, 0, 1)
 
 
 def discretize_diagonal(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gaps: Tensor | None = None):

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from .discretization import check_integer
+from saidl.checks import whole
 
 
 def hippo_legs(n: int) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def hippo_legs(n: int) -> tuple[Tensor, Tensor]:
     tensor([[-1.0000,  0.0000],
             [-1.7321, -2.0000]], dtype=torch.float64)
     """
-    check_integer("n", n)
+    whole("n", n, 1)
     B = torch.arange(n, dtype=torch.float64).mul(2).add(1).sqrt()
     A = torch.tril(-torch.outer(B, B), diagonal=-1) - torch.diag(torch.arange(1, n + 1, dtype=torch.float64))
     return A, B
@@ -71,7 +71,7 @@ INITS = {"legs": legs, "lin": lin, "inv": inv, "real": real}
 
 
 def pairs(n: int) -> int:
-    check_integer("d_state", n, least=2)
+    whole("d_state", n, 2)
     if n % 2:
         raise ValueError(f"d_state must be even (conjugate pairs), got {n}")
     return n // 2

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .discretization import ALPHA, check, check_integer, discretize_dense, discretize_diagonal
+from saidl.checks import whole
+
+from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
 
 CHUNK = 2**18  # real numbers transformed at once on a CPU: what stays in its second-level cache
 
@@ -35,7 +37,7 @@ def diagonal_kernel(
         method, alpha: as in `discretize`; gaps: the one gap between all events, for "async"
     Raises: ValueError for any of the above out of range.
     """
-    check_integer("length", length)
+    whole("length", length, 1)
     dt = torch.as_tensor(dt)  # a number is refused by its shape
     if not (A.ndim == 2 and A.shape == B.shape == C.shape and dt.shape == A.shape[:1]):
         raise ValueError(f"A, B, C must be (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
@@ -57,7 +59,7 @@ def dense_kernel(
         safe where it is a contraction: A + A^T <= 0 and a stable method.
     Raises: ValueError for any of the above out of range.
     """
-    check_integer("length", length)
+    whole("length", length, 1)
     dt = torch.as_tensor(dt)
     if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
@@ -444,7 +446,7 @@ def complex_row(row: Tensor) -> Tensor:
 
 def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
     """dt and gaps in the precision of Lambda."""
-    check_integer("length", length)
+    whole("length", length, 1)
     dt = torch.as_tensor(dt)
     if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
         raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saidl.checks import whole
+
 from . import kernels
-from .discretization import check_integer, check_method, discretize_diagonal
+from .discretization import check_method, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
@@ -57,7 +59,7 @@ class _SSM(nn.Module):
     def __init__(self, d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv):
         super().__init__()
         check_method(method, alpha)
-        check_integer("d_model", d_model)
+        whole("d_model", d_model, 1)
         if not 0 < dt_min <= dt_max < math.inf:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
         if conv not in CONVS:
@@ -93,7 +95,7 @@ class _SSM(nn.Module):
     @_exactly
     def kernel(self, length: int, rate: float = 1.0) -> Tensor:
         """The kernel (H, length) without the D skip, (2, H, length) if bidirectional; "async" as if all gaps were 1."""
-        check_integer("length", length)
+        whole("length", length, 1)
         _check_rate(rate)
         return self._powers(*self._discretised(rate), length)
 
@@ -293,6 +295,6 @@ def _check_rate(rate: float) -> None:
 
 def _check_step(layer: _SSM, rate: float = 1.0, batch: int = 0) -> None:
     _check_rate(rate)
-    check_integer("batch", batch, least=0)
+    whole("batch", batch, 0)
     if layer.bidirectional:
         raise ValueError("a bidirectional layer needs the future: it has no state and no step")

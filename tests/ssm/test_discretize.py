@@ -51,12 +51,13 @@ def test_diagonal_is_dense_on_the_diagonal(method):
 def test_batched_is_one_by_one(method, dense):
     A, B = diagonal_system(batch=(2, 3))
     A = torch.diag_embed(A) + 0.1 * torch.ones(5, 5) if dense else A
-    dt = torch.rand(2, 3, dtype=torch.float64) + 0.01
+    dt = torch.linspace(0.01, 1, 6, dtype=torch.float64).view(2, 3)
     Ab, Bb = ssm.discretize(A, B, dt, method, **options(method))
     for i in range(2):
         for j in range(3):
             one = ssm.discretize(A[i, j], B[i, j], dt[i, j], method, **options(method))
-            torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, rtol=1e-10, atol=1e-12)
+            # torch's matrix exponential takes another polynomial for a batch than for one matrix
+            torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("method", ssm.METHODS)
@@ -173,7 +174,7 @@ def test_arrays_in_arrays_out():
         ({"method": "tustin"}, "method must be one of zoh.*'tustin'"),
         ({"method": "gbt", "alpha": 1.5}, "alpha must be a number in"),
         ({"method": "gbt", "alpha": float("nan")}, "alpha must be a number in"),
-        ({"method": "gbt", "alpha": torch.tensor(0.3)}, r"number in \[0, 1\], got tensor\(0.3"),
+        ({"method": "gbt", "alpha": torch.tensor(0.3)}, r"number in \[0, 1\], not tensor\(0.3"),
         ({"method": "async"}, "'async' needs gaps"),
         ({"method": "async", "gaps": -1.0}, "gaps must be at least 0"),
         ({"gaps": 1.0}, "gaps belong to method 'async'"),
