@@ -306,6 +306,7 @@ def test_make_knows_layers():
         ({"dropout": 1.0}, "dropout must lie"),
         ({"n_layers": 0}, "n_layers must be a whole number of at least 1"),
         ({"d_input": 0}, "d_input must be a whole number of at least 1"),
+        ({"d_model": 2.5}, "d_model must be a whole number of at least 1"),
         ({"layer": "transformer", "heads": 3}, "heads must divide"),
         ({"layer": "lstm", "d_model": 7, "bidirectional": True}, "d_model must be even"),
         ({"method": "tustin"}, "method must be one of"),
