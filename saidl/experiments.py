@@ -172,6 +172,7 @@ def grid(
         model_options are looked at when the network is built).
     """
     profile = current_profile(profile)
+    recipe(profile, task)  # an unknown task is an error though there be nothing to combine
     choices = map(listed, (loss, model or None, model_options or {}, noise, rate, seed))
     return distinct([one(profile, task, *choice, exact, settings) for choice in product(*choices)])
 
@@ -193,7 +194,7 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
-    options = options | extra if net == usual or {net, usual} <= set(models.LAYERS) else extra
+    options = options | extra if net == usual or (net in models.LAYERS and usual in models.LAYERS) else extra
     large = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
 
     own = {"l1": penalty, "weight_decay": 0.0} if penalty else {}

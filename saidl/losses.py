@@ -126,14 +126,13 @@ class _FocalShare(torch.autograd.Function):
         one = log_p.new_ones(())
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
             # q = 1 - p. Only the largest p can be above 1/2, where 1 - exp(l) loses digits: expm1, ten times dearer, for it alone
-            q = torch.exp(l)
-            torch.sub(one, q, out=q)
+            p = torch.exp(l)
+            q = one - p
             top, place = l.max(1, keepdim=True)
             q.scatter_(1, place, torch.expm1(top).neg_().clamp_min_(TINY))
             factor = q.pow(gamma)
             v = factor * l
-            # dv/dl = q^gamma - gamma q^(gamma - 1) p l, and p = 1 - q
-            torch.add(factor, v, alpha=gamma, out=s).addcdiv_(v, q, value=-gamma)
+            torch.addcdiv(factor, p.mul_(v), q, value=-gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
             if ceiling:
                 s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)

@@ -310,6 +310,7 @@ def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray
 
 def normalise_rows(counts: np.ndarray) -> np.ndarray:
     """Each row over its sum, whatever that is; a row of zeros becomes the identity's."""
+    counts = counts.astype(np.float64)
     totals = counts.sum(1, keepdims=True)
     return np.divide(counts, totals, out=np.eye(len(counts)), where=totals > 0)
 

@@ -220,7 +220,7 @@ def rank_correlations(predictors: Mapping[str, Sequence[float]], accuracy, draws
 
 
 def spearman(x, y) -> float:
-    """Rank correlation with ties at their mean rank; NaN for a constant."""
+    """Rank correlation of finite numbers with ties at their mean rank; NaN for a constant."""
     return float(pd.DataFrame(np.column_stack([x, y])).corr("spearman").iloc[0, 1])
 
 

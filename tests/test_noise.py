@@ -286,3 +286,8 @@ def test_missing_human_file_says_what_to_fetch(tmp_path):
 def test_equal_counts_are_for_symmetric_noise(kind):
     with pytest.raises(ValueError, match="exact must be"):
         noise.corrupt(LABELS, kind, 0.4, seed=0, exact="equal-counts")
+
+
+def test_rows_of_shares_are_normalised_as_rows_of_counts_are():
+    shares = np.array([[0.1, 0.3], [0.0, 0.0]])
+    np.testing.assert_allclose(noise.normalise_rows(shares), [[0.25, 0.75], [0.0, 1.0]])
