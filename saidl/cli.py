@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--address", help="the cluster's scheduler, tcp://host:port")
     sweep.set_defaults(command=run_sweep)
 
-    report = commands.add_parser("report", help="make figures, tables and the PDF from the recorded results")
+    what = "make figures, tables and the PDF from the recorded results"
+    report = commands.add_parser("report", help=what, description=what)
     report.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
     report.add_argument(
         "--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)"

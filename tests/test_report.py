@@ -237,4 +237,7 @@ def test_packages_and_errors_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "build", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("it does not typeset")))
     assert cli.main(["report"]) == 1
     assert "it does not typeset" in capsys.readouterr().err
-    assert "saidl.report" in sys.modules
+    told = []
+    monkeypatch.setattr(report, "build", lambda stores, **options: told.append((stores, options)))
+    assert cli.main(["report", "--publish", "--no-latex", "--store", "here"]) == 0
+    assert told == [(["here"], {"publish": True, "latex": False})]

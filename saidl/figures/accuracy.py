@@ -135,6 +135,7 @@ def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
 
 
 def losses_of(table) -> list[str]:
+    """The table's losses, see `in_order`."""
     return in_order(table.loss)
 
 

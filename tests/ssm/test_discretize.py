@@ -57,7 +57,8 @@ def test_batched_is_one_by_one(method, dense):
         for j in range(3):
             one = ssm.discretize(A[i, j], B[i, j], dt[i, j], method, **options(method))
             # torch's matrix exponential takes another polynomial for a batch than for one matrix
-            torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, rtol=1e-8, atol=1e-9)
+            near = {"rtol": 1e-8, "atol": 1e-9} if dense and method in ("zoh", "dirac", "async") else {}
+            torch.testing.assert_close((Ab[i, j], Bb[i, j]), one, **{"rtol": 1e-10, "atol": 1e-12} | near)
 
 
 @pytest.mark.parametrize("method", ssm.METHODS)
