@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"saidl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("saidl: stopped; what is finished is recorded, the same command goes on", file=sys.stderr)
+        print("saidl: stopped; no finished run is lost, and the same command goes on", file=sys.stderr)
         return 130
 
 

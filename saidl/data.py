@@ -9,7 +9,6 @@ No DataLoader and no workers: a whole data set fits in memory, batches are index
 
 import csv
 import hashlib
-import numbers
 import os
 import shutil
 import tempfile
@@ -22,6 +21,8 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+
+from saidl.checks import whole
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 FOLDERS = {
@@ -116,8 +117,8 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
 
 def subset(images: Images, size: int, seed: int) -> Images:
     """`size` samples, equally many of each class up to one, drawn without replacement, in their original order."""
-    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or not 0 < size <= len(images):
-        raise ValueError(f"train_size must be a whole number in [1, {len(images)}], not {size!r}")
+    if whole("train_size", size, 1) > len(images):
+        raise ValueError(f"train_size must be at most {len(images)}, as many as there are, not {size!r}")
     rng, labels = np.random.default_rng(seed), images.labels.numpy()
     order = rng.permutation(len(images))
     rank = np.empty(len(images), dtype=np.int64)  # a sample's place among its class in that order

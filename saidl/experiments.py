@@ -288,6 +288,7 @@ def queue(profile: str | None = None) -> list[Run]:
 
 
 def mnist_queue(profile: str) -> list[list[Run]]:
+    """The published tables' cells, most telling first, then what differs from their recipe by one thing."""
     first = ("ce", "mae", "nce+rce", "nfl+mae")
     some = (("symmetric", SYMMETRIC[1:]), ("asymmetric", (0.2, 0.4)))
     rest = (("asymmetric", (0.1, 0.3)), ("symmetric", SYMMETRIC[:1]))

@@ -123,11 +123,10 @@ class _FocalShare(torch.autograd.Function):
     def forward(log_p, target, gamma, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
         slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
-        one = log_p.new_ones(())
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
             # q = 1 - p. Only the largest p can be above 1/2, where 1 - exp(l) loses digits: expm1, ten times dearer, for it alone
             p = torch.exp(l)
-            q = one - p
+            q = 1 - p
             top, place = l.max(1, keepdim=True)
             q.scatter_(1, place, torch.expm1(top).neg_().clamp_min_(TINY))
             factor = q.pow(gamma)
@@ -159,6 +158,7 @@ class _FocalShare(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
+# The settings' ranges keep float32 from an overflow or 0 / 0.
 
 
 class CrossEntropy(RobustLoss):

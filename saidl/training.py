@@ -10,7 +10,6 @@ import contextlib
 import copy
 import hashlib
 import math
-import numbers
 import os
 import secrets
 import time
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saidl import cuda_graph, data, models
+from saidl.checks import between, whole
 from saidl.data import Images
 from saidl.losses import RobustLoss, at_least_single
 
@@ -55,12 +55,11 @@ class Settings:
     half_rate: bool = False  # after training, test on every second step of the sequences too (state-space layers)
 
     def __post_init__(self):
-        whole = {"epochs": 1, "batch_size": 2, "eval_every": 1, "warmup": 0}
-        lowest = whole | dict.fromkeys(("lr", "momentum", "weight_decay", "l1", "lr_min", "clip", "valid_fraction"), 0)
-        for name, least in lowest.items():
-            value, kind = getattr(self, name), numbers.Integral if name in whole else numbers.Real
-            if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < math.inf:
-                raise ValueError(f"{name} must be at least {least}{' and whole' * (name in whole)}, not {value!r}")
+        for name, least in {"epochs": 1, "batch_size": 2, "eval_every": 1, "warmup": 0}.items():
+            whole(name, getattr(self, name), least)
+        for name in ("lr", "momentum", "weight_decay", "l1", "lr_min", "clip", "valid_fraction"):
+            if between(name, getattr(self, name), 0, math.inf) == math.inf:
+                raise ValueError(f"{name} must be finite")
         for name, allowed in {
             "optimizer": ("sgd", "adamw"), "augment": ("none", "crop-flip"), "view": VIEWS, "precision": ("auto", "float32", "bfloat16"),
         }.items():  # fmt: skip

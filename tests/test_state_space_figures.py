@@ -64,4 +64,9 @@ def test_by_method_averages_the_seeds_of_each_rule():
     points = [line.get_xdata() for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == 3]
     np.testing.assert_allclose(points[:3], [[50, 51, 52], [60, 61, 62], [70, 71, 72]])
     (name,) = figures.by_method(pd.DataFrame([rows[3] | {"model": "s4"}])).axes[0].get_yticklabels()
-    assert name.get_text() == "bilinear"  # what S4 does unless told otherwise
+    assert name.get_text() == "bilinear"
+
+
+def test_a_layers_own_rule_is_the_layers_default():
+    layers = {"s4d": ssm.S4D, "s4": ssm.S4}
+    assert {name: layer(2, 2).method for name, layer in layers.items()} == figures.DEFAULT_METHOD
