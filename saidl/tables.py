@@ -387,9 +387,9 @@ def signed(difference: float) -> str:
 
 
 def short(value: float) -> Tex:
-    """Three digits, in powers of ten where that is shorter."""
+    """Three digits, of thousands all four, in powers of ten where that is shorter."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return Tex(f"{value:.3g}")
+        return Tex(f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}")
     digits, power = f"{value:.1e}".split("e")
     return Tex(rf"${digits}\times10^{{{int(power)}}}$")
 

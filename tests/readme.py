@@ -124,7 +124,7 @@ def speed() -> str:
         have, machine = {row["name"]: row for row in told["rows"]}, told["machine"]
         for row in (have[name] for name in names if name in have):
             whose = f"{row['repository']} at {row['commit'][:7]}" if "repository" in row else "the textbook's form"
-            rows.append([row["name"], f"{row['ratio']:.2g}", whose])
+            rows.append([row["name"], f"{row['ratio']:.0f}" if row["ratio"] >= 10 else f"{row['ratio']:.2g}", whose])
         said.append(f"`{file}`: {machine['cpu']}, {machine['cores']} cores, torch on {machine['threads']} of them")
     table = markdown(["row: what, its baseline", "times faster", "whose baseline"], rows)
     return f"{table}\nBelow 1, ours is the slower one. {'; '.join(said)}.\n"

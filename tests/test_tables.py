@@ -264,5 +264,6 @@ def test_latex_of_awkward_text():
     assert r"\addlinespace" in text
     assert r"$\epsilon$-CE & 1.00 {\scriptsize$\pm$} 0.25 \\" in text
     assert tables.short(0) == "0"
+    assert [tables.short(v) for v in (9.876, 99.96, 247.6, 1906.2)] == ["9.88", "100", "248", "1906"]
     assert tables.short(1.74e22) == r"$1.7\times10^{22}$"
     assert tables.signed(-1.5) == "−1.50"
