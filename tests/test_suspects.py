@@ -142,7 +142,7 @@ def test_a_loss_may_be_named_alone_and_a_wrong_one_costs_nothing(few, monkeypatc
     with pytest.raises(ValueError, match="nce\\+rse"):
         suspects.out_of_sample(few, ("ce", "nce+rse"), folds=2)
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="epochs must be at least 1"):
+    with pytest.raises(ValueError, match="epochs must be a whole number of at least 1"):
         suspects.train(few, epochs=0)
 
 
