@@ -104,8 +104,8 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
 
 def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
-    if not detached and log_p.numel() > CACHED:
-        return _FocalShare.apply(log_p, target, gamma, ceiling)[0]
+    if log_p.numel() > CACHED:
+        return _FocalShare.apply(log_p, target, gamma, detached, ceiling)[0]
     values = focal_below(log_p, gamma, detached, ceiling)  # (B, K)
     return pick(values, target) / values.sum(1)
 
@@ -120,7 +120,7 @@ class _FocalShare(torch.autograd.Function):
     the whole of (B, K), half the time went into memory for some twenty intermediate results."""
 
     @staticmethod
-    def forward(log_p, target, gamma, ceiling):
+    def forward(log_p, target, gamma, detached, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
         slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
@@ -131,7 +131,10 @@ class _FocalShare(torch.autograd.Function):
             q.scatter_(1, place, torch.expm1(top).neg_().clamp_min_(TINY))
             factor = q.pow(gamma)
             v = factor * l
-            torch.addcdiv(factor, p.mul_(v), q, value=-gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
+            if detached:
+                s.copy_(factor)
+            else:
+                torch.addcdiv(factor, p.mul_(v), q, value=-gamma, out=s)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
             if ceiling:
                 s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)
@@ -148,13 +151,12 @@ class _FocalShare(torch.autograd.Function):
     def backward(ctx, grad, *_):
         log_p, target, share, slope, total = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants second derivatives
-            gamma, ceiling = ctx.settings
-            values = focal_below(log_p, gamma, False, ceiling)
+            values = focal_below(log_p, *ctx.settings)
             (dl,) = torch.autograd.grad(pick(values, target) / values.sum(1), log_p, grad, create_graph=True)
-            return dl, None, None, None
+            return dl, None, None, None, None
         grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
         at_label = grad * slope.gather(1, y)
-        return (slope * (-grad * share.unsqueeze(1))).scatter_add_(1, y, at_label), None, None, None
+        return (slope * (-grad * share.unsqueeze(1))).scatter_add_(1, y, at_label), None, None, None, None
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
