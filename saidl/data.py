@@ -141,7 +141,10 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
         raise ValueError(f"images must have shape (N, C, H, W), a torch tensor, not {found}")
     x = as_float(x)
     if grayscale and x.shape[1] == 3:
-        x = torch.einsum("nchw,c->nhw", x, x.new_tensor([0.299, 0.587, 0.114]))[:, None]
+        luma = torch.stack(
+            [x.new_full((), share) for share in (0.299, 0.587, 0.114)]
+        )  # filled there: a list would be sent
+        x = torch.einsum("nchw,c->nhw", x, luma)[:, None]
     return rearrange(x, "n c h w -> n (h w) c")
 
 

@@ -106,7 +106,7 @@ def fit(
     clean_labels=None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
     groups: Callable[[nn.Module, float, float], list[dict]] | None = None, progress: bool | str = False,
 ) -> History:  # fmt: skip
-    """Train `model` in place and say how it went.
+    """Train `model` in place and say how it went; it comes back to the device that it was on.
 
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
         scalar; seed, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
@@ -125,7 +125,7 @@ def fit(
     check_data(train, test, clean_labels)
     if isinstance(loss, RobustLoss) and loss.reduction != "mean":
         raise ValueError(f"the loss's reduction must be 'mean', not {loss.reduction!r}")
-    on_gpu = device.type == "cuda"
+    on_gpu, home = device.type == "cuda", next((p.device for p in model.parameters()), device)
     with (
         torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
         torch.random.fork_rng([device] if on_gpu else []),
@@ -135,6 +135,7 @@ def fit(
         try:
             return one.run(checkpoint, progress)
         finally:
+            model.to(home)  # where the caller's own tensors are
             one.advance = None  # it holds `one`: the data and the recording would stay until Python looks for cycles
 
 

@@ -209,6 +209,13 @@ def test_a_step_reads_nothing_from_the_device(run, monkeypatch):
         fit.sums.tolist()
 
 
+def test_grey_is_made_without_the_host():
+    """A tensor made of a list is sent to the device, which waits for it; the meta device hides that."""
+    with Recording() as made:
+        data.as_sequence(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    assert not any("lift_fresh" in str(operation) for operation, *_ in made.done)
+
+
 def test_a_step_that_waits_is_not_recorded(recorded, monkeypatch):
     plain, _ = unrecorded(RUNS[0])
 
@@ -229,15 +236,23 @@ def test_a_loss_of_ones_own_is_not_recorded(recorded):
     assert recorded == []
 
 
+def apart(a: dict, b: dict) -> float:
+    """The distance between two networks' weights, without the statistics of batch norm."""
+    names = [name for name in a if "running_" not in name and "num_batches" not in name]
+    return sum((a[k].double() - b[k].double().to(a[k].device)).square().sum().item() for k in names) ** 0.5
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("run", [*RUNS, *LAYERS], ids=lambda run: f"{run.model} {run.loss}")
 def test_a_gpu_replays_the_run(run, monkeypatch):
-    """The real thing; in float32, where a GPU's sums differ by little."""
-    monkeypatch.setenv("SAIDL_CUDA_GRAPH", "0")
-    plain, expected = fit(run, device="cuda")
-    monkeypatch.delenv("SAIDL_CUDA_GRAPH")
+    """The real thing, in float32. Measured against the way from the start, and with the same optimiser: where a gradient is
+    rounding alone, as a key's bias has, Adam makes whole steps of it, each time others."""
+    start = parts(run)[0].state_dict()
+    plain, _ = unrecorded(run, device="cuda")
     weights, history = fit(run, device="cuda")
-    torch.testing.assert_close(weights, plain, rtol=1e-2, atol=1e-2)
+    assert apart(weights, plain) < 0.15 * apart(plain, start)  # a learning rate that stays as it was: 0.25 and more
+    monkeypatch.setenv("SAIDL_CUDA_GRAPH", "0")
+    _, expected = fit(run, device="cuda")
     assert history.loss == pytest.approx(expected.loss, rel=1e-2)
 
 

@@ -24,7 +24,9 @@ def small(seed=0):
 
 def fit(settings=PLAIN, model=None, train=DIGITS.train, loss="ce", **options):
     model = model or small()
-    return model, training.fit(model, train, DIGITS.test, losses.make(loss), settings, **({"seed": 0} | options))
+    return model, training.fit(
+        model, train, DIGITS.test, losses.make(loss), settings, **({"seed": 0, "device": "cpu"} | options)
+    )
 
 
 def test_fit_is_the_plain_loop():
