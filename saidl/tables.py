@@ -238,14 +238,17 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sequence runs with a `name` each: model and discretisation, and the parameters where these come in several sizes. The usual
+    """Sequence runs with a `name` each: model and discretisation, and layers × width where it is not the model's smallest. The usual
     discretisation and the smaller size come first."""
-    rows = rows.assign(method=[rule_name(row.model, row.model_options) for row in rows.itertuples()])
+    rows = rows.assign(
+        method=[rule_name(row.model, row.model_options) for row in rows.itertuples()],
+        size=[tuple(dict(options).get(name) for name in ("n_layers", "d_model")) for options in rows.model_options],
+    )
     rows["unusual"] = [row.method != DEFAULT_METHOD.get(row.model, "") for row in rows.itertuples()]
-    sizes = rows.groupby(["model", "method"]).parameters.transform("nunique")
+    smallest = rows.groupby(["model", "method"])["size"].transform("min")
     names = []
-    for row, several in zip(rows.itertuples(), sizes, strict=True):
-        own = [row.method, f"{row.parameters:,} parameters" if several > 1 else ""]
+    for row, least in zip(rows.itertuples(), smallest, strict=True):
+        own = [row.method, "{} × {}".format(*row.size) if row.size > least else ""]
         names.append(label(row.model) + (f" ({', '.join(filter(None, own))})" if any(own) else ""))
     return rows.assign(name=names).sort_values(["model", "unusual", "parameters"], kind="stable")
 

@@ -107,12 +107,14 @@ def bars(table, published=None):
         places = np.arange(len(ours))
         colours = [look(name)["color"] for name in ours.index]
         ax.barh(places, ours["mean"], xerr=ours["std"].fillna(0), color=colours, alpha=0.45, height=0.7)
-        for place, value in zip(places, ours["mean"], strict=True):
-            ax.text(1, place, f"{value:.1f}", va="center", fontsize=8)
+        theirs = ours["mean"] * np.nan
         if published is not None:
             theirs = published[(published.noise == kind) & (published.rate == rate)].set_index("loss").accuracy
             theirs = theirs.reindex(ours.index)
             ax.plot(theirs, places, "D", color="black", markerfacecolor="white", linestyle="none", label="published")
+        for place, value, mark in zip(places, ours["mean"], theirs, strict=True):
+            start = max(value, mark) + 6 if mark < 35 else 1  # where no marker covers it
+            ax.text(start, place, f"{value:.1f}", va="center", fontsize=8)
         absent = [label(name) for name in losses_of(table) if name not in ours.index]
         title = cell_title(kind, rate) + (f"\nmissing: {', '.join(absent)}" if absent else "")
         ax.set(title=title, xlabel="test accuracy, %", xlim=(0, 100), yticks=places)

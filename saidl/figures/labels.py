@@ -18,7 +18,7 @@ def matrices(
 
     rows, columns = -(-len(named) // columns), min(columns, len(named))
     long = max(map(len, classes or [""])) > 3
-    height = WIDTH / max(columns, 1) * (0.85 if long else 0.95) + (0.6 / max(rows, 1) if long else 0)
+    height = WIDTH / max(columns, 1) * (0.85 if long else 0.95) + (0.8 / max(rows, 1) if long else 0)
     fig, axes = panels(rows, columns, height=height, sharex=True, sharey=True)
     for ax in axes.flat[len(named) :]:
         ax.set_axis_off()

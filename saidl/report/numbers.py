@@ -81,6 +81,15 @@ class Numbers:
         counts = [tables.classes_named(record) for record in runs.record]
         return f"{sum(counts) / len(counts):.3g}" if counts else NOT_RUN
 
+    def the_never(self, profile, noise, rate, loss):
+        """The names of the classes that the network of a cell's first run never predicts on the test set."""
+        runs = self.cell(profile, noise, rate, loss)
+        if runs.empty:
+            return NOT_RUN
+        record = runs.record.iloc[0]
+        columns = zip(record["data"]["classes"], zip(*record["confusion"], strict=True), strict=True)
+        return ", ".join(name for name, column in columns if not any(column)) or "none"
+
     def the_lost(self, profile, noise, rate, loss):
         """Accuracy over the classes that lose labels."""
         runs = self.cell(profile, noise, rate, loss)
