@@ -90,6 +90,7 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
         ax.set(title=cell_title(*cell), ylabel="test accuracy, %", xticks=range(len(texts)), ylim=(None, 102))
         ax.set_xticklabels(texts, rotation=0 if max(map(len, texts), default=0) < 4 else 35)
         ax.grid(axis="x", visible=False)
+    axes[-1, 0].set_xlabel("true class")
     legend(fig, axes)
     return fig
 

@@ -149,19 +149,18 @@ def stability(rules: Mapping[str, Mapping], modes=(), reach: float = 4.0, points
 
 @figure
 def by_method(table):
-    """Test accuracy of state-space runs by discretisation: a point a seed, a bar the mean with its standard deviation."""
+    """Test accuracy of state-space runs by discretisation: a stroke a seed, a point the mean with its standard deviation."""
     part = done(table)
     names = [rule_name(row.model, row.model_options) for row in part.itertuples()]
     accuracy = 100 * part.test_accuracy.groupby(names, sort=False).agg(["mean", "std"])
     fig, axes = panels(1, 1, height=0.7 + 0.3 * len(accuracy))
     ax, places = axes[0, 0], np.arange(len(accuracy))[::-1]
-    ax.barh(places, accuracy["mean"], xerr=accuracy["std"].fillna(0), height=0.65, alpha=0.45,
-            color=[method_colour(name, "#555555") for name in accuracy.index])  # fmt: skip
     for name, place in zip(accuracy.index, places, strict=True):
         seeds = 100 * part.test_accuracy[[n == name for n in names]]
         ax.plot(seeds, np.full(len(seeds), place), "|", color="black", markersize=9)
-    low = max(0, 100 * part.test_accuracy.min() - 5)
-    ax.set(yticks=places, yticklabels=accuracy.index, xlim=(low, 100), xlabel="test accuracy, %")
+        mean, std = accuracy.loc[name].fillna(0)
+        ax.errorbar(mean, place, xerr=std, fmt="o", color=method_colour(name, "#555555"), capsize=3)
+    ax.set(yticks=places, yticklabels=accuracy.index, ylim=(-0.6, len(places) - 0.4), xlabel="test accuracy, %")
     ax.grid(axis="y", visible=False)
     return fig
 
