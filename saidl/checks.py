@@ -1,6 +1,7 @@
 """Numbers that come in from outside: a ValueError names the argument, what is allowed and what it was."""
 
 import numbers
+from collections.abc import Iterable
 
 
 def whole(name: str, value: int, least: int = 0) -> int:
@@ -15,3 +16,14 @@ def between(name: str, value: float, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], not {value!r}")
     return float(value)
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises ValueError for a value that is not one of those allowed."""
+    if value not in tuple(allowed):
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def form(x) -> str:
+    """What an argument is, for such a message: a tensor's type and shape, of anything else the class."""
+    return f"{x.dtype} {tuple(x.shape)}" if hasattr(x, "detach") else type(x).__name__

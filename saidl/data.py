@@ -22,7 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from saidl.checks import whole
+from saidl.checks import form, whole
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 FOLDERS = {
@@ -77,7 +77,7 @@ class Images:
     def with_labels(self, labels) -> "Images":
         labels = torch.as_tensor(labels)
         if labels.shape != self.labels.shape or labels.dtype != torch.int64:
-            raise ValueError(f"labels must be int64 of shape ({len(self)},), not {labels.dtype} {tuple(labels.shape)}")
+            raise ValueError(f"labels must be int64 of shape ({len(self)},), not {form(labels)}")
         return replace(self, labels=labels)
 
 
@@ -137,20 +137,14 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
     """
     x = images.images if isinstance(images, Images) else images
     if not isinstance(x, Tensor) or x.ndim != 4:
-        found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"images must have shape (N, C, H, W), a torch tensor, not {found}")
-    x = as_float(x)
+        raise ValueError(f"images must have shape (N, C, H, W), a torch tensor, not {form(x)}")
+    x = x.float() * {torch.uint8: 1 / 255, torch.int16: 1 / 32768}.get(x.dtype, 1.0)
     if grayscale and x.shape[1] == 3:
         luma = torch.stack(
             [x.new_full((), share) for share in (0.299, 0.587, 0.114)]
         )  # filled there: a list would be sent
         x = torch.einsum("nchw,c->nhw", x, luma)[:, None]
     return rearrange(x, "n c h w -> n (h w) c")
-
-
-def as_float(x: Tensor) -> Tensor:
-    scale = {torch.uint8: 1 / 255, torch.int16: 1 / 32768}.get(x.dtype, 1.0)
-    return x.float() * scale
 
 
 def permutation(length: int, seed: int = 0) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass,
 from itertools import product
 
 from saidl import losses, models
-from saidl.checks import between, whole
+from saidl.checks import between, one_of, whole
 from saidl.noise import HUMAN, KINDS
 from saidl.training import Settings
 
@@ -139,9 +139,7 @@ def recipe(profile: str, task: str) -> tuple[str, int | None, str, dict, Setting
     """Data set, training size, model, its options and settings of a task at a profile."""
     if (profile, task) in RECIPES:
         return RECIPES[profile, task]
-    if task not in SEQUENCES:
-        known = [*dict.fromkeys(t for _, t in RECIPES), *SEQUENCES]
-        raise ValueError(f"task must be one of {', '.join(known)}, not {task!r}")
+    one_of("task", task, [*(t for p, t in RECIPES if p == profile), *SEQUENCES])
     dataset, view = SEQUENCES[task]
     size, options, changes = SEQUENCE_RECIPES.get((profile, task)) or SEQUENCE_RECIPES[profile]
     size = None if task in ("delayed-recall", "adding") and profile != "smoke" else size
@@ -151,8 +149,7 @@ def recipe(profile: str, task: str) -> tuple[str, int | None, str, dict, Setting
 def current_profile(profile: str | None = None) -> str:
     """The profile asked for, else SAIDL_PROFILE, else "quick". Raises ValueError for an unknown one."""
     profile = profile or os.environ.get("SAIDL_PROFILE") or "quick"
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, not {profile!r}")
+    one_of("profile", profile, PROFILES)
     return profile
 
 
@@ -215,8 +212,7 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
 
 def checked_noise(kind: str, rate, dataset: str) -> tuple[str, float | None]:
     """Kind and rate as a run has them: human noise without a rate, and no noise as symmetric noise of rate 0."""
-    if kind not in KINDS:
-        raise ValueError(f"noise must be one of {', '.join(KINDS)}, not {kind!r}")
+    one_of("noise", kind, KINDS)
     if kind not in HUMAN:
         rate = between("rate", rate, 0, 1)
         return kind if rate else "symmetric", rate

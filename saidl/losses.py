@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saidl.checks import between, whole
+from saidl.checks import between, form, one_of, whole
 
 LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
@@ -41,8 +41,7 @@ class RobustLoss(nn.Module):
     def __init__(self, num_classes: int = 10, reduction: str = "mean"):
         super().__init__()
         whole("num_classes", num_classes, 2)
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
+        one_of("reduction", reduction, ("mean", "sum", "none"))
         self.num_classes, self.reduction = num_classes, reduction
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -73,15 +72,9 @@ def at_least_single(logits: Tensor) -> Tensor:
 
 def check_batch(logits: Tensor, target: Tensor, num_classes: int) -> None:
     if logits.ndim != 2 or logits.shape[1] != num_classes or not logits.is_floating_point():
-        raise ValueError(
-            f"logits must be floating, of shape (B, {num_classes}), not {logits.dtype} {tuple(logits.shape)}"
-        )
-    if not isinstance(target, Tensor):
-        raise ValueError(f"target must be int64 of shape ({len(logits)},), a torch tensor, not {type(target).__name__}")
-    if target.shape != logits.shape[:1] or target.dtype != torch.int64:
-        raise ValueError(
-            f"target must be int64 of shape ({len(logits)},), a torch tensor, not {target.dtype} {tuple(target.shape)}"
-        )
+        raise ValueError(f"logits must be floating, of shape (B, {num_classes}), not {form(logits)}")
+    if not isinstance(target, Tensor) or target.shape != logits.shape[:1] or target.dtype != torch.int64:
+        raise ValueError(f"target must be int64 of shape ({len(logits)},), a torch tensor, not {form(target)}")
 
 
 def check_range(target: Tensor, num_classes: int) -> None:

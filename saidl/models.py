@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from saidl import ssm
-from saidl.checks import whole
+from saidl.checks import one_of, whole
 
 # ------------------------------------------------------------------------------------------------------------------- images
 
@@ -104,9 +104,8 @@ def make(name: str, **options) -> nn.Module:
     """
     if name in IMAGE_MODELS:
         return IMAGE_MODELS[name](**options)
-    if name in LAYERS:
-        return SequenceClassifier(layer=name, **options)
-    raise ValueError(f"model must be one of {', '.join([*IMAGE_MODELS, *LAYERS])}, not {name!r}")
+    one_of("model", name, (*IMAGE_MODELS, *LAYERS))
+    return SequenceClassifier(layer=name, **options)
 
 
 # ---------------------------------------------------------------------------------------------------------------- sequences
@@ -147,10 +146,9 @@ class SequenceClassifier(nn.Module):
         bidirectional: bool | None = None, pooling: str = "mean", **layer_options,
     ):  # fmt: skip
         super().__init__()
-        chosen = {"layer": (layer, LAYERS), "norm": (norm, tuple(NORMS)), "pooling": (pooling, ("mean", "last"))}
-        for name, (value, allowed) in chosen.items():
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        one_of("layer", layer, LAYERS)
+        one_of("norm", norm, NORMS)
+        one_of("pooling", pooling, ("mean", "last"))
         sizes = {"d_input": d_input, "num_classes": num_classes, "d_model": d_model, "n_layers": n_layers}
         for name, value in sizes.items():
             whole(name, value, 1)

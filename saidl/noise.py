@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saidl.checks import between, whole
+from saidl.checks import between, one_of, whole
 
 HUMAN = ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst")
 KINDS = (
@@ -78,8 +78,7 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
         of exact=False, its rate the mean of a normal law cut to [0, 1] (exact=True flips the rate asked for: symmetric noise's T).
     Raises ValueError for an unknown kind, a rate outside [0, 1], or a data set without moves.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    one_of("kind", kind, KINDS)
     whole("num_classes", num_classes, 2)
     if kind in HUMAN:
         if num_classes != 10:

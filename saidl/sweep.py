@@ -25,7 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from saidl import data, losses, models, noise, results, training
-from saidl.checks import between
+from saidl.checks import between, one_of
 from saidl.experiments import Run
 
 # A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
@@ -273,9 +273,9 @@ def check_runs(runs: list[Run]) -> None:
         if not isinstance(run, Run):
             raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
         losses.resolve(run.loss)
-        for name, known in {"model": (*models.IMAGE_MODELS, *models.LAYERS), "noise": noise.KINDS}.items():
-            if getattr(run, name) not in known and not (name == "noise" and run.transition):
-                raise ValueError(f"{name} must be one of {', '.join(known)}, not {getattr(run, name)!r}")
+        one_of("model", run.model, (*models.IMAGE_MODELS, *models.LAYERS))
+        if not run.transition:
+            one_of("noise", run.noise, noise.KINDS)
         if run.rate is not None or (run.noise not in noise.HUMAN and run.transition is None):
             between("rate", run.rate, 0, 1)
         try:

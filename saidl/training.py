@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saidl import cuda_graph, data, models
-from saidl.checks import between, whole
+from saidl.checks import between, form, one_of, whole
 from saidl.data import Images
 from saidl.losses import RobustLoss, at_least_single
 
@@ -60,11 +60,10 @@ class Settings:
         for name in ("lr", "momentum", "weight_decay", "l1", "lr_min", "clip", "valid_fraction"):
             if between(name, getattr(self, name), 0, math.inf) == math.inf:
                 raise ValueError(f"{name} must be finite")
-        for name, allowed in {
-            "optimizer": ("sgd", "adamw"), "augment": ("none", "crop-flip"), "view": VIEWS, "precision": ("auto", "float32", "bfloat16"),
-        }.items():  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        one_of("optimizer", self.optimizer, ("sgd", "adamw"))
+        one_of("augment", self.augment, ("none", "crop-flip"))
+        one_of("view", self.view, VIEWS)
+        one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         for name in ("momentum", "valid_fraction"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
@@ -446,8 +445,7 @@ def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None
     parts = {"train": train, "test": test}
     if clean_labels is not None:
         if clean_labels.shape != train.labels.shape or clean_labels.dtype != torch.int64:
-            told = f"{clean_labels.dtype} {tuple(clean_labels.shape)}"
-            raise ValueError(f"clean_labels must be int64 of shape {tuple(train.labels.shape)}, not {told}")
+            raise ValueError(f"clean_labels must be int64 of shape ({len(train)},), not {form(clean_labels)}")
         parts["clean"] = train.with_labels(clean_labels)
     for name, part in parts.items():
         if not len(part):

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saidl.checks import between
+from saidl.checks import between, one_of
 
 METHODS = ("zoh", "bilinear", "forward-euler", "backward-euler", "gbt", "dirac", "async")
 ALPHA = {"forward-euler": 0.0, "bilinear": 0.5, "backward-euler": 1.0}
@@ -85,8 +85,7 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
 
 
 def check_method(method: str, alpha: float = 0.5) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
     between("alpha", alpha, 0, 1)
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saidl.checks import whole
+from saidl.checks import form, one_of, whole
 
 from . import kernels
 from .discretization import check_method, discretize_diagonal
@@ -62,8 +62,7 @@ class _SSM(nn.Module):
         whole("d_model", d_model, 1)
         if not 0 < dt_min <= dt_max < math.inf:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        if conv not in CONVS:
-            raise ValueError(f"conv must be one of {', '.join(CONVS)}, got {conv!r}")
+        one_of("conv", conv, CONVS)
         if not (A.real < 0).all():
             raise ValueError(f"Re A must be negative (a decaying system), got {A.real.max().item()}")
         self.method, self.alpha, self.bidirectional, self.conv = method, alpha, bidirectional, conv
@@ -85,9 +84,7 @@ class _SSM(nn.Module):
         """
         _check_rate(rate)
         if u.ndim != 3 or u.shape[1] < 1 or u.shape[2] != len(self.D) or not u.is_floating_point():
-            raise ValueError(
-                f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {u.dtype} {tuple(u.shape)}"
-            )
+            raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {form(u)}")
         if (gaps is None) == (self.method == "async"):
             raise ValueError(f"gaps (L,) are needed by method 'async' and by no other, got {gaps} with {self.method!r}")
         return self._convolve(u, rate) if gaps is None else self._recur(u, rate, gaps)
@@ -138,9 +135,7 @@ class _SSM(nn.Module):
         if not isinstance(state, State):
             raise ValueError(f"state must be one of `initial_state` or `step`, got {type(state).__name__}")
         if tuple(u_t.shape) != (len(state.x), len(self.D)) or not u_t.is_floating_point():
-            raise ValueError(
-                f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {u_t.dtype} {tuple(u_t.shape)}"
-            )
+            raise ValueError(f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {form(u_t)}")
         gap = _checked_gaps(gap, (), kernels.full(self.log_dt)) if self.method == "async" else None
         return self._step(u_t, state, gap)
 
@@ -265,9 +260,7 @@ def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
     init = torch.as_tensor(init)
     if tuple(init.shape) not in ((modes,), (d_model, modes)) or not init.is_complex() or not init.isfinite().all():
         shapes = f"({modes},) or ({d_model}, {modes})"
-        raise ValueError(
-            f"init must be complex, finite and of shape {shapes}, got {init.dtype} {tuple(init.shape)}: {init}"
-        )
+        raise ValueError(f"init must be complex, finite and of shape {shapes}, got {form(init)}: {init}")
     return init
 
 
