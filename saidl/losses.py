@@ -256,12 +256,8 @@ class NormalizedCrossEntropy(RobustLoss):
         return pick(log_p, target) / log_p.sum(1)
 
 
-class NormalizedFocal(RobustLoss):
-    """NFL, fl(y) / sum_k fl(k), in [0, 1], label sum 1 (Ma et al. 2020). Active. `detached`: see `focal`."""
-
-    def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
-        super().__init__(num_classes, reduction)
-        self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
+class NormalizedFocal(Focal):
+    """NFL, fl(y) / sum_k fl(k), in [0, 1], label sum 1 (Ma et al. 2020). Active."""
 
     def per_sample(self, log_p, target):
         return focal_share(log_p, target, self.gamma, self.detached)
@@ -277,12 +273,8 @@ class NormalizedMeanAbsoluteError(RobustLoss):
 NormalizedReverseCrossEntropy = NormalizedMeanAbsoluteError
 
 
-class NormalizedGeneralizedCrossEntropy(RobustLoss):
+class NormalizedGeneralizedCrossEntropy(GeneralizedCrossEntropy):
     """NGCE, (1 - p_y^q) / (K - sum_k p_k^q), in [0, 1], label sum 1 (Ma et al. 2020)."""
-
-    def __init__(self, num_classes=10, reduction="mean", q: float = 0.7):
-        super().__init__(num_classes, reduction)
-        self.q = between("q", q, 1e-9, 1)
 
     def per_sample(self, log_p, target):
         values = -torch.expm1(self.q * log_p)  # (B, K)
@@ -300,17 +292,13 @@ class NormalizedNegativeCrossEntropy(RobustLoss):
         return 1 - pick(room, target) / room.sum(1)
 
 
-class NormalizedNegativeFocal(RobustLoss):
+class NormalizedNegativeFocal(Focal):
     """NNFL, the same with focal terms: 1 - (A'' - fl(y)) / sum_k (A'' - fl(k)), A'' = (1 - 1e-7)^gamma A' (Ye et al. 2023). Passive."""
 
-    def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
-        super().__init__(num_classes, reduction)
-        self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
-        self.ceiling = (1 - 1e-7) ** gamma * -math.log(1e-7)
-
     def per_sample(self, log_p, target):
+        ceiling = (1 - 1e-7) ** self.gamma * -math.log(1e-7)
         # what lies below 1e-7 ends as 0 in `focal_share`; here it only stays finite
-        return 1 - focal_share(log_p.clamp_min(-100), target, self.gamma, self.detached, self.ceiling)
+        return 1 - focal_share(log_p.clamp_min(-100), target, self.gamma, self.detached, ceiling)
 
 
 # ------------------------------------------------------------------------------------------- losses that change the softmax
@@ -331,7 +319,7 @@ class EpsilonSoftmaxLoss(RobustLoss):
         return focal(log_q, self.gamma, False) if self.gamma else -log_q
 
 
-class LogitClipCrossEntropy(RobustLoss):
+class LogitClipCrossEntropy(CrossEntropy):
     """CE on z min(1, tau / |z|_2), tau in [1e-9, 1e9] (Wei et al. 2023). The public codes scale to tau but compare with 1/tau, so they
     rescale nearly every sample; this is the formula."""
 
@@ -342,9 +330,6 @@ class LogitClipCrossEntropy(RobustLoss):
     def log_probabilities(self, logits):
         norm = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
         return (logits * (self.tau / norm.clamp_min(self.tau))).log_softmax(1)
-
-    def per_sample(self, log_p, target):
-        return -pick(log_p, target)
 
 
 # ---------------------------------------------------------------------------------------------------------- active + passive
