@@ -179,7 +179,9 @@ def _or_twice(plain):
 
 def _power_sums(c, z, length, dtype):
     """`_PowerSums`, and the tables it is made of."""
-    zi, zsj = _power_tables(z, length)  # (H, s, N), (H, J, N)
+    s, J = split(length)
+    zi, top = _powers(z, s)  # z^i for i < s: (H, s, N)
+    zsj, _ = _powers(top, J)  # z^(sj) for j < J: (H, J, N)
     left, zi, zsj = (x.to(dtype.to_complex()) for x in (c.unsqueeze(1) * zsj, zi, zsj))
     K = _re_im(left.conj_physical()) @ _re_im(zi).mT  # (H, J, s)
     return rearrange(K, "h j s -> h (j s)")[:, :length], left, zi, zsj
@@ -217,27 +219,11 @@ def split(length: int) -> tuple[int, int]:
     return s, -(-length // s)
 
 
-def _power_tables(z: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """z^i for i < s (H, s, N) and z^(sj) for j < J (H, J, N)."""
-    s, J = split(length)
-    zi, top = _powers(z, s)
-    return zi, _powers(top, J)[0]
-
-
 def _powers(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(1, z, .., z^(count-1)) along dimension 1 by doubling, and the next power of two's power of z."""
-    if torch.is_grad_enabled():  # nothing may be written in place
-        table = torch.ones_like(z).unsqueeze(1)
-        while table.shape[1] < count:
-            table, z = torch.cat([table, table * z.unsqueeze(1)], 1), z * z
-        return table[:, :count], z
-    table = z.new_empty(z.shape[0], count, z.shape[1])
-    table[:, 0] = 1
-    width = 1
-    while width < count:
-        more = min(width, count - width)
-        torch.mul(table[:, :more], z.unsqueeze(1), out=table[:, width : width + more])
-        width, z = 2 * width, z * z
+    table = torch.ones_like(z).unsqueeze(1)
+    while table.shape[1] < count:
+        table, z = torch.cat([table, table[:, : count - table.shape[1]] * z.unsqueeze(1)], 1), z * z
     return table, z
 
 
