@@ -57,17 +57,15 @@ class Numbers:
 
     def the_acc(self, profile, noise, rate, loss):
         runs = self.cell(profile, noise, rate, loss)
-        return NOT_RUN if runs.empty else tex(spread(runs.accuracy.mean(), runs.accuracy.std(), 1)) + r"\,\%"
+        return percent(runs.accuracy.mean(), std=runs.accuracy.std())
 
     def the_gap(self, profile, noise, rate, loss, other_rate, other):
         one, two = self.cell(profile, noise, rate, loss), self.cell(profile, noise, other_rate, other)
-        gap = one.accuracy.mean() - two.accuracy.mean()
-        return NOT_RUN if gap != gap else f"{gap:.1f}"
+        return number(one.accuracy.mean() - two.accuracy.mean(), 1)
 
     def the_mem(self, profile, noise, rate, loss):
         """The share of flipped labels that the network reproduces in the last epoch."""
-        runs = self.cell(profile, noise, rate, loss)
-        return NOT_RUN if runs.empty else percent(100 * runs.memorised.mean())
+        return percent(100 * self.cell(profile, noise, rate, loss).memorised.mean())
 
     def the_late(self, profile, noise, rate, loss, epochs):
         """Lowest and highest test accuracy in the last epochs of a cell's first run."""
@@ -92,8 +90,7 @@ class Numbers:
 
     def the_lost(self, profile, noise, rate, loss):
         """Accuracy over the classes that lose labels."""
-        runs = self.cell(profile, noise, rate, loss)
-        return NOT_RUN if runs.empty else percent(floats.losing(runs)[0])
+        return percent(floats.losing(self.cell(profile, noise, rate, loss))[0])
 
     def the_order(self, profile, noise, rate):
         """The losses of a cell with their accuracies, best first."""
@@ -109,23 +106,21 @@ class Numbers:
         rows = rows[(rows.source == "") & (rows.half == (which == "half"))]
         if rows.empty:
             return NOT_RUN
-        mean, std = rows[["accuracy", "std"]].iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
-        return NOT_RUN if mean != mean else tex(spread(mean, std, 1)) + r"\,\%"
+        row = rows.iloc[{"smallest": 0, "largest": -1, "half": 0}[which]]
+        return percent(row.accuracy, std=row["std"])
 
     def the_minutes(self, profile, task, model, method=""):
         """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
         rows = tables.by_recipe(self.frame, profile, task)
         chosen = [r.model == model and rule_name(model, r.model_options) == method for r in rows.itertuples()]
-        rows = rows[chosen]
-        return NOT_RUN if rows.empty else f"{rows.seconds.astype(float).mean() / 60:.0f}"
+        return number(rows.seconds[chosen].astype(float).mean() / 60)
 
     def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
         """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (beta "detached": a focal loss whose factor is
         not part of the gradient)."""
         weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta
         table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
-        value = table.get((noise, rate, loss, CHANGES[change], weights))
-        return NOT_RUN if value is None else percent(value)
+        return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto"):
         """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""
@@ -215,8 +210,7 @@ class Numbers:
         "equal", how many beyond a "point", the run that is "farthest"; or, with a task, the accuracy there of a model."""
         other = results.load(results.recorded("other-cpu"), quarantine=False)
         if task:
-            there = tables.by_recipe(other, "quick", task).query("model == @what")
-            return NOT_RUN if there.empty else percent(there.accuracy.mean())
+            return percent(tables.by_recipe(other, "quick", task).query("model == @what").accuracy.mean())
         both = self.frame[self.frame.status == "done"].merge(
             other[["id", "test_accuracy"]], on="id", suffixes=("", "_other")
         )
@@ -260,8 +254,12 @@ def parted(profile: str) -> tuple[str, str]:
     return name, task or "noise"
 
 
-def percent(value: float, digits: int = 1) -> str:
-    return f"{value:.{digits}f}\\,\\%"
+def number(value: float, digits: int = 0) -> str:
+    return NOT_RUN if value != value else f"{value:.{digits}f}"  # the mean of no runs is NaN
+
+
+def percent(value: float, digits: int = 1, std: float = tables.NAN) -> str:
+    return NOT_RUN if value != value else tex(spread(value, std, digits)) + r"\,\%"
 
 
 EVIDENCE = {
