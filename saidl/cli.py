@@ -114,8 +114,8 @@ def run_sweep(args) -> int:
     jobs = sweep.cores(experiments.current_profile(args.profile)) if args.jobs is None else args.jobs
     if args.dry_run:
         own = results.load(store, quarantine=False)
-        recorded = results.load(*map(results.recorded, PROFILES), quarantine=False)
-        print(estimate(runs, own, recorded, jobs))
+        known = results.load(*map(results.recorded, PROFILES), store, quarantine=False)
+        print(estimate(runs, own, known, jobs))
         return 0
     for _, row in sweep.run(runs, store, n_jobs=jobs, backend=args.backend, address=args.address).iterrows():
         print(described(row))
@@ -128,12 +128,11 @@ def described(row) -> str:
     return f"{what}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
 
 
-def estimate(runs, own, recorded, jobs: int) -> str:
+def estimate(runs, own, known, jobs: int) -> str:
     """One line a run, and the hours that are left judging by your runs and the recorded ones."""
     from saidl import sweep
 
     done = set(own[own.status == "done"].id)
-    known = [row.record for row in (*recorded.itertuples(), *own.itertuples()) if row.status == "done"]
     timing, lines, left = timings(known), [], []
     names = [named(run) for run in runs]
     for run, name in zip(runs, names, strict=True):
@@ -165,17 +164,11 @@ FULL_SIZES = {
 }  # fmt: skip
 
 
-def timings(records) -> dict:
+def timings(table) -> dict:
     """Median seconds per epoch, training sample and parameter: {(model, data set): seconds}."""
-    from collections import defaultdict
-    from statistics import median
-
-    found = defaultdict(list)
-    for record in records:
-        run = record["run"]
-        work = run["settings"]["epochs"] * record["data"]["train"] * record["parameters"]
-        found[run["model"], run["dataset"]].append(record["seconds"] / work)
-    return {key: median(values) for key, values in found.items()}
+    runs = table[table.status == "done"]
+    work = runs.epochs * runs.parameters * [record["data"]["train"] for record in runs.record]
+    return (runs.seconds / work).astype(float).groupby([runs.model, runs.dataset]).median().to_dict()
 
 
 def expected(run, timing: dict) -> float | None:
