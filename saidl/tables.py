@@ -115,20 +115,16 @@ def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noi
     paper profile, where the recipes are the same: is the difference larger than two published standard deviations plus one
     point?). A loss is compared with the first source of published.csv that has it under this very kind of noise.
     """
-    have = cells(frame, profile, task)
+    key, have = ["loss", "noise", "rate"], cells(frame, profile, task)
     names, columns = layout(have, profile, noise, task)
     known = published()[(published().task == "noise") & (published().dataset == experiments.recipe(profile, task)[0])]
     known = known[known.noise.isin([kind for kind, _ in columns])]
-    rows = []
-    for loss in names:
-        theirs = known[known.loss == loss]
-        theirs = theirs[theirs.source == next(iter(theirs.source), None)].set_index(["noise", "rate"])
-        for column in columns:
-            number = theirs.loc[column] if column in theirs.index else {}
-            theirs_here = [number.get(name, NAN) for name in ("accuracy", "std", "source")]
-            rows.append((loss, *column, *value(have, (loss, *column)), *theirs_here))
-    names = ["loss", "noise", "rate", "ours", "std", "n", "published", "published_std", "source"]
-    table = pd.DataFrame(rows, columns=names)
+    known = known[known.source == known.groupby("loss").source.transform("first")]
+    theirs = known.rename(columns={"accuracy": "published", "std": "published_std"}).set_index(key)
+    table = pd.DataFrame([(loss, *column) for loss in names for column in columns], columns=key)
+    table = table.join(have.rename(columns={"mean": "ours"}), on=key)
+    table = table.join(theirs[["published", "published_std", "source"]], on=key)
+    table["n"] = table.n.fillna(0)
     difference = table.ours - table.published
     return table.assign(
         difference=difference,
