@@ -144,15 +144,14 @@ PREDICTORS = ("share", "smallest margin", "mean margin", "information")
 
 def bench(frame) -> str:
     """Everything of the bench that has a baseline, but the losses and the trials of what is not part of the package."""
-    apart = ("loss ", "tried: ")
-    rows = [r for r in saved_bench(frame)["rows"] if "ratio" in r and not r["name"].startswith(apart)]
-    sizes = [[f"{tables.short(row[key])} MiB" for key in ("ours_mb", "baseline_mb") if key in row] for row in rows]
-    times = [[tables.short(row[key]) for key in ("ours_ms", "baseline_ms")] for row in rows]
-    ratios = [[tables.short(row[key]) for key in ("ratio", "low", "high")] for row in rows]
-    times = [[*(size or time), *ratio] for size, time, ratio in zip(sizes, times, ratios, strict=True)]
-    promised = [f"{row['target']:.3g}" if "target" in row else "" for row in rows]
-    cells = [[row["name"], *t, p] for row, t, p in zip(rows, times, promised, strict=True)]
-    return table_of(["what, against what", "ours", "baseline", "ratio", "low", "high", "aim"], cells, "lrrrrrr")
+    rows = []
+    for row in saved_bench(frame)["rows"]:
+        if "ratio" in row and not row["name"].startswith(("loss ", "tried: ")):
+            sizes = [f"{tables.short(row[key])} MiB" for key in ("ours_mb", "baseline_mb") if key in row]
+            times = [tables.short(row[key]) for key in ("ours_ms", "baseline_ms")]
+            ratios = [tables.short(row[key]) for key in ("ratio", "low", "high")]
+            rows.append([row["name"], *(sizes or times), *ratios, f"{row['target']:.3g}" if "target" in row else ""])
+    return table_of(["what, against what", "ours", "baseline", "ratio", "low", "high", "aim"], rows, "lrrrrrr")
 
 
 def bench_losses(frame) -> str:
