@@ -206,18 +206,15 @@ def from_torchvision(name: str, root) -> Split:
     folder = find(FOLDERS[name], root)
     if folder is None:
         folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser())
+    files = f"{name}: the files in the data folder's {FOLDERS[name]}"
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
     # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
     except Exception as error:
-        raise ValueError(
-            f"{name}: the files in the data folder's {FOLDERS[name]} are incomplete or damaged ({error}); remove them"
-        ) from error
+        raise ValueError(f"{files} are incomplete or damaged ({error}); remove them") from error
     split = Split(*(make_images(channels_first(p.data), np.asarray(p.targets), tuple(p.classes), name) for p in parts))
     if name in FINGERPRINTS and (split.train.fingerprint, split.test.fingerprint) != FINGERPRINTS[name]:
-        raise ValueError(
-            f"{name}: the files in the data folder's {FOLDERS[name]} are not the official ones; remove them"
-        )
+        raise ValueError(f"{files} are not the official ones; remove them")
     return split
 
 
@@ -228,9 +225,8 @@ def download(maker, name: str, root: Path) -> Path:
         try:
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
-            raise ConnectionError(
-                f"could not download {name} ({error}); without network, put the official files into a folder named by SAIDL_DATA or root"
-            ) from None
+            hint = "without network, put the official files into a folder named by SAIDL_DATA or root"
+            raise ConnectionError(f"could not download {name} ({error}); {hint}") from None
         source, target = Path(part) / FOLDERS[name], root / FOLDERS[name]
         if not target.exists():
             shutil.move(source, target)
@@ -285,9 +281,8 @@ def from_csv(path, size: int | None = None) -> Images:
             raise ValueError(f"{path} must have the columns file and label; {' and '.join(sorted(missing))} missing")
         rows = [(reader.line_num, (row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
     if empty := [line for line, name, label in rows if not (name and label)]:
-        raise ValueError(
-            f"{path} lacks a file or a label in line {', '.join(map(str, empty[:10]))}{' ...' * (len(empty) > 10)}"
-        )
+        lines = ", ".join(map(str, empty[:10])) + " ..." * (len(empty) > 10)
+        raise ValueError(f"{path} lacks a file or a label in line {lines}")
     classes = tuple(sorted({label for _, _, label in rows}))
     if len(classes) < 2:
         raise ValueError(f"{path} must name at least two classes, found {list(classes) or 'none'}")
@@ -353,9 +348,7 @@ def spoken_digits(root, length: int = 8192) -> Split:
 
     folder = find("spoken-digits/recordings", root)
     if folder is None:
-        raise FileNotFoundError(
-            "spoken-digits needs spoken-digits/recordings/*.wav (Free Spoken Digit Dataset) in the data folder"
-        )
+        raise FileNotFoundError("the data folder lacks spoken-digits/recordings/*.wav (Free Spoken Digit Dataset)")
     sounds, labels, held_out, classes = [], [], [], tuple("0123456789")
     for path in sorted(folder.glob("*.wav")):
         try:

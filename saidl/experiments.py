@@ -185,9 +185,8 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
     if exact is None:
         exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" else True
     if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
-        raise ValueError(
-            f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
-        )
+        told = f"{exact!r} for {kind} noise"
+        raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)

@@ -346,13 +346,10 @@ class ActivePassive(RobustLoss):
     ):
         super().__init__(active.num_classes, reduction)
         if active.num_classes != passive.num_classes:
-            raise ValueError(
-                f"active and passive must agree on num_classes, not {active.num_classes} and {passive.num_classes}"
-            )
+            told = f"{active.num_classes} and {passive.num_classes}"
+            raise ValueError(f"active and passive must have the same num_classes, not {told}")
         if any(isinstance(part, LogitClipCrossEntropy) for part in (active, passive)):
-            raise ValueError(
-                "a loss on clipped logits cannot be part of a pair: the two would see different probabilities"
-            )
+            raise ValueError("a loss on clipped logits cannot be part of a pair, which shares its probabilities")
         self.active, self.passive = active, passive
         self.alpha, self.beta = between("alpha", alpha, 0, 1e6), between("beta", beta, 0, 1e6)
 
@@ -491,9 +488,8 @@ def resolve(name: str) -> str:
     parts = name.split("+")
     if name == "sce" or (len(parts) <= 2 and all(part in SINGLE for part in parts)):
         return name
-    raise ValueError(
-        f"loss must be one of {', '.join([*names(), *ALIASES])} or a pair 'active+passive' of single ones, not {name!r}"
-    )
+    known = ", ".join([*names(), *ALIASES])
+    raise ValueError(f"loss must be one of {known} or a pair 'active+passive' of single ones, not {name!r}")
 
 
 def accepted(name: str) -> set[str]:

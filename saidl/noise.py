@@ -128,9 +128,8 @@ def corrupt(
     if exact == "equal-counts" and kind == "symmetric":
         nominal = equal_counts(clean, rate, num_classes)
     elif not isinstance(exact, bool | np.bool_):
-        raise ValueError(
-            f'exact must be True, False, or "equal-counts" for symmetric noise, not {exact!r} for {kind} noise'
-        )
+        told = f"{exact!r} for {kind} noise"
+        raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
     if exact and kind == "instance-dependent":
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
     rng = np.random.default_rng(whole("seed", seed))
@@ -209,9 +208,8 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     elif dataset in MOVES:
         pairs = MOVES[dataset]
     else:
-        raise ValueError(
-            f"asymmetric noise has moves for {', '.join(MOVES)}, or takes your own ((from, to), ...); dataset is {dataset!r}"
-        )
+        known = f"{', '.join(MOVES)}, or takes your own ((from, to), ...)"
+        raise ValueError(f"asymmetric noise has moves for {known}; dataset is {dataset!r}")
     left = {a for a, b in pairs if a != b}
     if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len(left) < len(pairs):
         raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
@@ -291,9 +289,8 @@ def checked_matrix(matrix, num_classes: int) -> np.ndarray:
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(f"matrix must have shape ({num_classes}, {num_classes}), not {matrix.shape}")
     if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):
-        raise ValueError(
-            f"matrix must be row-stochastic; its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}"
-        )
+        told = f"its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}"
+        raise ValueError(f"matrix must be row-stochastic; {told}")
     return matrix
 
 

@@ -201,9 +201,8 @@ class Fit:
                 what = f"images of shape {tuple(few.shape[1:])}" + " at half the sampling rate" * (every == 2)
                 raise ValueError(f"the network does not take {what}: {error}") from error
             if shape != (len(few), self.num_classes):
-                raise ValueError(
-                    f"the network must have an output for each of {self.num_classes} classes, not {shape[1:]}"
-                )
+                told = f"{self.num_classes} classes, not {shape[1:]}"
+                raise ValueError(f"the network must have an output for each of {told}")
 
     # ---------------------------------------------------------------------------------------------------------- the loop
 

@@ -64,16 +64,15 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
     dense = A.ndim == B.ndim + 1
     if dense and B.dtype not in (A.dtype, A.real.dtype):
         raise ValueError(f"B must be of the type of a dense A, {A.dtype}, got {B.dtype}")
+    shapes = f"A {tuple(A.shape)} and B {tuple(B.shape)}"
     fits = B.ndim > 0 and (dense or A.ndim == B.ndim) and A.shape[-1] == B.shape[-1]
     if not fits or (dense and A.shape[-2] != A.shape[-1]):
-        raise ValueError(
-            f"A must be (..., N) or (..., N, N) for B (..., N), got A {tuple(A.shape)} and B {tuple(B.shape)}"
-        )
+        raise ValueError(f"A must be (..., N) or (..., N, N) for B (..., N), got {shapes}")
     try:
         torch.broadcast_shapes(dt.shape, A.shape[: B.ndim - 1], B.shape[:-1])
     except RuntimeError:
-        shapes = f"dt {tuple(dt.shape)}, A {tuple(A.shape)} and B {tuple(B.shape)}"
-        raise ValueError(f"dt and the leading dimensions of A and B must broadcast, got {shapes}") from None
+        told = f"dt {tuple(dt.shape)}, {shapes}"
+        raise ValueError(f"dt and the leading dimensions of A and B must broadcast, got {told}") from None
     if not ((dt > 0) & dt.isfinite()).all():
         raise ValueError(f"dt must be positive and finite, got {dt.min().item() if dt.numel() else 'nothing'}")
     if method == "async" and gaps is None:

@@ -446,9 +446,8 @@ def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
 def _check_conv(u: Tensor, kernel: Tensor) -> None:
     fits = u.ndim == 3 and kernel.ndim in (2, 3) and u.shape[1] == kernel.shape[-2]
     if not fits or (kernel.ndim == 3 and len(kernel) != 2) or 0 in (u.shape[-1], kernel.shape[-1]):
-        raise ValueError(
-            f"u must be (B, H, L) and kernel (H, K) or (2, H, K), L and K at least 1, got {_shapes(u, kernel)}"
-        )
+        told = _shapes(u, kernel)
+        raise ValueError(f"u must be (B, H, L) and kernel (H, K) or (2, H, K), L and K at least 1, got {told}")
     if not u.is_floating_point() or not kernel.is_floating_point():
         raise ValueError(f"u and kernel must be real floating point, got {u.dtype} and {kernel.dtype}")
 
