@@ -82,32 +82,25 @@ MNIST = Settings(epochs=50, nesterov=True, weight_decay=1e-2, lr_min=1e-3, valid
 CIFAR100 = Settings(epochs=200, lr=0.1, weight_decay=1e-5, augment="crop-flip", valid_fraction=0.0)
 # state-spaces/s4's example
 S4D = Settings(epochs=100, batch_size=64, optimizer="adamw", lr=0.01, weight_decay=0.01, clip=0)
-BASELINE_LR = 0.002  # S4's 0.01 is usual for S4 alone; LSTM, GRU and Transformer are commonly trained well below it
-QUICK_SSM = {"epochs": 25, "batch_size": 50, "precision": "float32"}
-BASELINES = ("lstm", "gru", "transformer")
-SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
+# S4's 0.01 is usual for S4 alone; these are commonly trained well below it
+BASELINES, BASELINE_LR = ("lstm", "gru", "transformer"), 0.002
 # a network of the papers' size at laptop, on all images: an epoch takes up to half an hour on one core, so two of them
 WHOLE_TASKS = ("scifar", "lra-image", "smnist", "pmnist")
 WHOLE = {"epochs": 2, "batch_size": 64, "eval_every": 1}
 REAL_TASKS = (*WHOLE_TASKS, "speech")
 # attention over 8,192 steps takes one core twenty-five minutes an epoch, several times what ten of S4D's take; a second head, twice that
 ATTENTION = ("laptop", "speech", "transformer")
-QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
-HALF = {"channels": (32, 64, 96)}
-LAPTOP = replace(CIFAR, epochs=60, eval_every=5)
 
 # (profile, task): data set, training size, model, its options, settings. "noise" is the default task.
 RECIPES = {
     ("smoke", "noise"): ("digits", 300, "small-cnn", {"channels": (8, 16)}, replace(DIGITS, epochs=2)),
     ("quick", "noise"): ("digits", None, "small-cnn", {}, DIGITS),
     # 5,000 images and 60 epochs, not more images and fewer epochs: cross-entropy must have time to memorise (notebook 03 shows the curve)
-    ("laptop", "noise"): ("cifar10", 5000, "cnn8", HALF, LAPTOP),
+    ("laptop", "noise"): ("cifar10", 5000, "cnn8", {"channels": (32, 64, 96)}, replace(CIFAR, epochs=60, eval_every=5)),
     ("paper", "noise"): ("cifar10", None, "cnn8", {}, replace(CIFAR, valid_fraction=0.0)),
     ("paper", "mnist-noise"): ("mnist", None, "cnn4", {}, MNIST),
     ("paper", "cifar100-noise"): ("cifar100", None, "resnet34", {"num_classes": 100}, CIFAR100),
-}  # fmt: skip
-# symmetric noise as Ma et al.'s code draws it, see `noise.corrupt`; CIFAR's classes are equal anyway
-EQUAL_COUNTS = (("paper", "mnist-noise"),)
+}
 SEQUENCES = {  # task: data set, view
     "digits-sequence": ("digits", "sequence"),
     "smnist": ("mnist", "sequence"),
@@ -121,6 +114,8 @@ SEQUENCES = {  # task: data set, view
 CHANNELS = {"scifar": 3, "delayed-recall": 8, "adding": 2}  # of a sequence; of the other tasks 1
 SMALL = {"d_model": 16, "n_layers": 2, "dropout": 0.0}
 MEDIUM = {"d_model": 32, "n_layers": 2, "dropout": 0.1}
+QUICK_NET = {"d_model": 64, "n_layers": 3, "dropout": 0.1}
+SSM = {"d_model": 128, "n_layers": 4, "dropout": 0.1}
 # What two cores manage, and what a test in seconds needs; the paper profile has all data and the papers' sizes.
 SEQUENCE_RECIPES = {
     ("laptop", "scifar"): (2500, MEDIUM, {"epochs": 6, "eval_every": 6, "batch_size": 25}),
@@ -130,7 +125,7 @@ SEQUENCE_RECIPES = {
     ("laptop", "speech"): (None, SMALL, {"epochs": 10, "eval_every": 5, "batch_size": 25}),
     "laptop": (2000, MEDIUM, {"epochs": 5}),
     "smoke": (300, SMALL, {"epochs": 1, "batch_size": 50, "precision": "float32"}),
-    "quick": (None, QUICK_NET, QUICK_SSM),
+    "quick": (None, QUICK_NET, {"epochs": 25, "batch_size": 50, "precision": "float32"}),
     "paper": (None, SSM, {}),
 }
 
@@ -182,8 +177,9 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
         raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
     seed = whole("seed", seed)
     kind, rate = checked_noise(kind, rate, dataset)
+    # symmetric noise as Ma et al.'s code draws it, see `noise.corrupt`; CIFAR's classes are equal anyway
     if exact is None:
-        exact = "equal-counts" if (profile, task) in EQUAL_COUNTS and kind == "symmetric" else True
+        exact = "equal-counts" if task == "mnist-noise" and kind == "symmetric" else True
     if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
         told = f"{exact!r} for {kind} noise"
         raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
@@ -250,11 +246,7 @@ def queue(profile: str | None = None) -> list[Run]:
     """All that a profile has to run, what matters most first."""
     profile = current_profile(profile)
     if profile in ("smoke", "quick"):
-        return distinct(
-            noise_grid(profile),
-            grid(profile, task="digits-sequence"),
-            matched(profile, "digits-sequence"),
-        )
+        return distinct(noise_grid(profile), grid(profile, task="digits-sequence"), matched(profile, "digits-sequence"))
     if profile == "laptop":
         first = ("ce", "nce+rce", "nce", "fl", "nce+mae", "nfl+rce")
         hard = (("symmetric", 0.4), ("symmetric", 0.8), ("asymmetric", 0.4))

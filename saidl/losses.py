@@ -391,12 +391,7 @@ JAL = "Wang et al. 2025, released configs"
 # Weights and hyperparameters on CIFAR-10 with their source; a pair that is not here gets 1, 1.
 PAIRS = {
     "sce": ({"alpha": 0.1, "beta": 1.0}, APL),  # ce + rce
-    "nce+mae": ({"alpha": 1.0, "beta": 1.0}, APL),
-    "nce+rce": ({"alpha": 1.0, "beta": 1.0}, APL),
-    "nfl+mae": ({"alpha": 1.0, "beta": 1.0}, APL),
-    "nfl+rce": ({"alpha": 1.0, "beta": 1.0}, APL),
-    "ngce+mae": ({"alpha": 1.0, "beta": 1.0}, APL),
-    "ngce+rce": ({"alpha": 1.0, "beta": 1.0}, APL),
+    **{f"{a}+{p}": ({"alpha": 1.0, "beta": 1.0}, APL) for a in ("nce", "nfl", "ngce") for p in ("mae", "rce")},
     "nce+agce": ({"alpha": 1.0, "beta": 4.0, "a": 6.0, "q": 1.5}, ALF),
     "nce+aul": ({"alpha": 1.0, "beta": 4.0, "a": 6.3, "q": 1.5}, ALF),
     "nce+ael": ({"alpha": 1.0, "beta": 4.0, "a": 5.0}, ALF),
@@ -422,14 +417,8 @@ ELSEWHERE = (
     }
 )
 # L1 penalties on the weights, in place of weight decay, that the papers train these with: an optimiser setting (experiments.py uses it).
-L1 = {
-    ("nce+nnce", "cifar10"): 5e-5,
-    ("nfl+nnfl", "cifar10"): 5e-5,
-    ("nce+amse", "cifar10"): 5e-5,
-    ("nfl+amse", "cifar10"): 5e-5,
-    ("nce+nnce", "mnist"): 1e-6,
-    ("nce+nnce", "cifar100"): 5e-7,
-}
+L1 = {(name, "cifar10"): 5e-5 for name in ("nce+nnce", "nfl+nnfl", "nce+amse", "nfl+amse")}
+L1 |= {("nce+nnce", "mnist"): 1e-6, ("nce+nnce", "cifar100"): 5e-7}
 
 
 def names() -> list[str]:
