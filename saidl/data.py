@@ -24,13 +24,10 @@ from torch import Tensor
 
 from saidl.checks import form, whole
 
-TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
-FOLDERS = {
-    "mnist": "MNIST",
-    "fashion-mnist": "FashionMNIST",
-    "cifar10": "cifar-10-batches-py",
-    "cifar100": "cifar-100-python",
-}
+TORCHVISION = {  # name: its class there, the folder it keeps the files in
+    "mnist": ("MNIST", "MNIST"), "fashion-mnist": ("FashionMNIST", "FashionMNIST"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python"),
+}  # fmt: skip
 # torchvision checks CIFAR's files, but of MNIST's only the archives they come in; this is their content, train and test
 FINGERPRINTS = {
     "mnist": (
@@ -202,11 +199,12 @@ def digits() -> Split:
 def from_torchvision(name: str, root) -> Split:
     import torchvision
 
-    maker = getattr(torchvision.datasets, TORCHVISION[name])
-    folder = find(FOLDERS[name], root)
+    maker, place = TORCHVISION[name]
+    maker, folder = getattr(torchvision.datasets, maker), find(place, root)
     if folder is None:
-        folder = download(maker, name, Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser())
-    files = f"{name}: the files in the data folder's {FOLDERS[name]}"
+        folder = Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser() / place
+        download(maker, name, folder)
+    files = f"{name}: the files in the data folder's {place}"
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
     # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
@@ -218,19 +216,17 @@ def from_torchvision(name: str, root) -> Split:
     return split
 
 
-def download(maker, name: str, root: Path) -> Path:
+def download(maker, name: str, target: Path) -> None:
     """Fetch into a temporary folder beside the target and move it in whole, so that a broken download leaves nothing behind."""
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as part:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as part:
         try:
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
             hint = "without network, put the official files into a folder named by SAIDL_DATA or root"
             raise ConnectionError(f"could not download {name} ({error}); {hint}") from None
-        source, target = Path(part) / FOLDERS[name], root / FOLDERS[name]
         if not target.exists():
-            shutil.move(source, target)
-    return target
+            shutil.move(Path(part) / target.name, target)
 
 
 def find(entry: str, root=None) -> Path | None:
