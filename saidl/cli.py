@@ -26,19 +26,15 @@ def parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="load a data set (downloading it if need be) and describe it")
     data.add_argument("name", help="digits, mnist, fashion-mnist, cifar10, cifar100, spoken-digits, or an image folder")
-    data.add_argument(
-        "--root", help="where the official files are or go (default: SAIDL_DATA, ./data, ../data, ~/.cache/saidl)"
-    )
+    data.add_argument("--root", help="folder of official files (default: SAIDL_DATA, ./data, ../data, ~/.cache/saidl)")
     data.set_defaults(command=show_data)
 
     one = commands.add_parser("run", help="train one configuration and print its result")
     choices(one, several=False)
     one.set_defaults(command=run)
 
-    sweep = commands.add_parser(
-        "sweep",
-        help="run or continue a grid; without a choice, the profile's whole queue, with --task alone that task's part",
-    )
+    what = "run or continue a grid; without a choice, the profile's whole queue, with --task alone that task's part"
+    sweep = commands.add_parser("sweep", help=what)
     choices(sweep, several=True)
     sweep.add_argument("--jobs", type=int, help="runs at once (default: one a core, on a GPU two; -1: one a core)")
     sweep.add_argument("--dry-run", action="store_true", help="list what would run, with an estimate of the time")
@@ -49,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     what = "make figures, tables and the PDF from the recorded results"
     report = commands.add_parser("report", help=what, description=what)
     report.add_argument("--no-latex", action="store_true", help="stop after figures, tables and numbers")
-    report.add_argument(
-        "--store", action="append", help="a folder of results (default: the recorded ones, then your own runs)"
-    )
+    report.add_argument("--store", action="append", help="a folder of results (default: the recorded, then your own)")
     report.add_argument("--publish", action="store_true", help="recorded runs alone, the PDF to saidl-report.pdf too")
     report.add_argument("--packages", action="store_true", help="print the Debian packages that typesetting needs")
     report.set_defaults(command=make_report)
@@ -60,13 +54,9 @@ def parser() -> argparse.ArgumentParser:
 
 def choices(command: argparse.ArgumentParser, several: bool) -> None:
     many = {"nargs": "+"} if several else {}
-    command.add_argument(
-        "--profile", choices=PROFILES, help="size of the experiment (default: SAIDL_PROFILE, else quick)"
-    )
-    command.add_argument(
-        "--task",
-        help="noise (default), mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech",
-    )
+    command.add_argument("--profile", choices=PROFILES, help="size of all (default: SAIDL_PROFILE, else quick)")
+    tasks = "mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech"
+    command.add_argument("--task", help=f"noise (default), {tasks}")
     command.add_argument("--loss", **many, help="ce, nce+rce, ...")
     command.add_argument("--noise", **many, help="symmetric, asymmetric, human-worst, ...")
     command.add_argument("--rate", type=float, **many, help="in [0, 1]")
