@@ -277,18 +277,11 @@ def positions(x: Tensor) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :H].to(x.dtype)
 
 
-class TiedDropout(nn.Module):
+class TiedDropout(nn.Dropout):
     """Drops whole channels of (B, L, H), one mask for all of the sequence: untied, it costs S4 several points."""
 
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-
     def forward(self, x: Tensor) -> Tensor:
-        return x * nn.functional.dropout(x.new_ones(len(x), 1, x.shape[2]), self.p) if self.training and self.p else x
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
+        return x * super().forward(x.new_ones(len(x), 1, x.shape[2])) if self.training and self.p else x
 
 
 class BatchNorm(nn.BatchNorm1d):
