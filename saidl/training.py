@@ -352,12 +352,7 @@ class Fit:
 
     def save(self, path, epoch: int) -> None:
         """Write a checkpoint, whole or not at all; one that cannot be written (a full disk) is no reason to stop."""
-        state = {
-            "of": self.identity, "epoch": epoch, "history": asdict(self.history), "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(), "rng": torch.get_rng_state(),
-        }  # fmt: skip
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        state = {"of": self.identity, "epoch": epoch, "history": asdict(self.history)} | self.state()
         part = Path(path).with_suffix(f".{secrets.token_hex(4)}.part")
         try:
             with part.open("wb") as file:
@@ -374,8 +369,7 @@ class Fit:
         """Continue from a checkpoint; a missing, damaged or foreign one means starting over."""
         if not path or not Path(path).exists():
             return 0
-        parts = self.model.state_dict(), self.optimizer.state_dict(), self.generator.get_state(), torch.get_rng_state()
-        fresh = copy.deepcopy(parts)
+        fresh = copy.deepcopy(self.state())
         try:
             if damaged := zipfile.ZipFile(path).testzip():  # torch does not check the sums
                 raise ValueError(f"{damaged} is damaged")
@@ -383,21 +377,26 @@ class Fit:
             if state["of"] != self.identity:
                 raise ValueError("it is another run's")
             epoch, history = state["epoch"], History(**state["history"])
-            self.restore(state["model"], state["optimizer"], state["generator"].cpu(), state["rng"].cpu())
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+            self.restore(state)
         except Exception as error:
-            self.restore(*fresh)
+            self.restore(fresh)
             print(f"{Path(path).name} cannot be continued ({error}); starting over")
             return 0
         self.history = history
         return epoch
 
-    def restore(self, model, optimizer, generator, rng) -> None:
-        self.model.load_state_dict(model)
-        self.optimizer.load_state_dict(optimizer)
-        self.generator.set_state(generator)
-        torch.set_rng_state(rng)
+    def state(self) -> dict:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state |= {"generator": self.generator.get_state(), "rng": torch.get_rng_state()}
+        return state | ({"cuda_rng": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+
+    def restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"].cpu())
+        torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
     @property
     def identity(self) -> dict:
