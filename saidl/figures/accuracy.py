@@ -20,7 +20,7 @@ def accuracy_by_rate(table, published=None):
 
     Arguments: table, runs (one profile, one data set); published, rows of `published` to add as hollow markers.
     """
-    kinds = sorted(set(table.noise[table.rate > 0]), key=lambda kind: place(kind, KINDS)) or ["symmetric"]
+    kinds = sorted(set(table.noise[table.rate > 0]), key=lambda kind: (place(kind, KINDS), kind)) or ["symmetric"]
     fig, axes = panels(1, len(kinds), height=3.1, sharey=True)
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = table[(table.noise == kind) | (table.rate == 0)]
