@@ -157,7 +157,8 @@ class Fit:
             )
         order = torch.randperm(len(train), generator=self.generator)
         valid, kept = order[:held_out].sort().values, order[held_out:].sort().values
-        self.mean, self.std = (t.to(device) for t in statistics(map(self.view, train.images.split(4096)), self.channel))
+        shown, channel = map(self.view, train.images.split(4096)), 1 if settings.view == "image" else 2
+        self.mean, self.std = (t.to(device) for t in statistics(shown, channel))
         self.train, self.valid, self.test = (
             (part.images.to(device), part.labels.to(device)) for part in (train.select(kept), train.select(valid), test)
         )
@@ -326,10 +327,6 @@ class Fit:
         return torch.cat([self.predict(part, every).argmax(1) for part in images.split(size)])
 
     # ---------------------------------------------------------------------------------------------------------- the input
-
-    @property
-    def channel(self) -> int:
-        return 1 if self.settings.view == "image" else 2
 
     def view(self, images: Tensor) -> Tensor:
         """What the network is shown, not yet standardised: (B, C, H, W), or (B, L, d) for sequences."""
