@@ -435,9 +435,7 @@ def settings(name: str, dataset: str = "cifar10", noise: str = "symmetric") -> t
     {'alpha': 1.0, 'beta': 10.0}
     """
     name = resolve(name)
-    values, source = (
-        ELSEWHERE.get((name, dataset)) or PAIRS.get(name) or (dict(DEFAULTS.get(name, {})), "class defaults")
-    )
+    values, source = ELSEWHERE.get((name, dataset)) or PAIRS.get(name) or (DEFAULTS.get(name, {}), "class defaults")
     if name in ("eps-ce+mae", "eps-fl+mae") and noise.startswith(("asymmetric", "pair")):
         values = values | {"alpha": 0.02, "m": 1e3}
     return dict(values), source

@@ -132,17 +132,13 @@ def out_of_sample(
         raise ValueError(f"every class needs at least two images to be judged by others; too few of {', '.join(rare)}")
     network(images)  # an unsuitable size is an error before any training
     division = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
-    parts = list(division.split(images.labels, images.labels))
-    tasks = [
-        delayed(one_fold)(images.select(kept), images.images[held], loss, epochs, seed)
-        for loss in names
-        for kept, held in parts
-    ]
-    results = iter(Parallel(n_jobs=n_jobs)(tasks))
+    tasks = [(loss, *part) for part in division.split(images.labels, images.labels) for loss in names]
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(one_fold)(images.select(kept), images.images[held], loss, epochs, seed) for loss, kept, held in tasks
+    )
     out = {loss: np.empty((len(images), len(images.classes))) for loss in names}
-    for loss in names:
-        for _, held in parts:
-            out[loss][held] = next(results)
+    for (loss, _, held), p in zip(tasks, found, strict=True):
+        out[loss][held] = p
     return out
 
 
