@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def choices(command: argparse.ArgumentParser, several: bool) -> None:
     many = {"nargs": "+"} if several else {}
-    command.add_argument("--profile", choices=PROFILES, help="size of all (default: SAIDL_PROFILE, else quick)")
+    command.add_argument("--profile", choices=PROFILES, help="size of the runs (default: SAIDL_PROFILE, else quick)")
     tasks = "mnist-noise, cifar100-noise, digits-sequence, scifar, lra-image, smnist, pmnist, speech"
     command.add_argument("--task", help=f"noise (default), {tasks}")
     command.add_argument("--loss", **many, help="ce, nce+rce, ...")

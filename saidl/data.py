@@ -64,12 +64,8 @@ class Images:
     def select(self, index) -> "Images":
         index = torch.as_tensor(index)
         index = index.nonzero().flatten() if index.dtype == torch.bool else index
-        return replace(
-            self,
-            images=self.images[index],
-            labels=self.labels[index],
-            index=index if self.index is None else self.index[index],
-        )
+        place = index if self.index is None else self.index[index]
+        return replace(self, images=self.images[index], labels=self.labels[index], index=place)
 
     def with_labels(self, labels) -> "Images":
         labels = torch.as_tensor(labels)
@@ -245,10 +241,8 @@ def from_folder(folder: Path) -> Split:
     if classes != others:
         raise ValueError(f"train and test must have the same classes, not {list(classes)} and {list(others)}")
     both = read_images(train + test, classes, folder.name)
-    return Split(
-        replace(both.select(range(len(train))), index=torch.arange(len(train))),
-        replace(both.select(range(len(train), len(both))), index=torch.arange(len(test))),
-    )
+    first, rest = both.select(range(len(train))), both.select(range(len(train), len(both)))
+    return Split(first, replace(rest, index=torch.arange(len(rest))))
 
 
 def from_classes(folder, size: int | None = None) -> Images:
