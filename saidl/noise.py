@@ -284,10 +284,11 @@ def human_for(clean, kind, indices, root) -> np.ndarray:
     return noisy[indices]
 
 
-def checked_matrix(matrix, num_classes: int) -> np.ndarray:
+def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:
     matrix = np.array(matrix, dtype=np.float64)  # a copy: it is handed out as Noisy.nominal
-    if matrix.shape != (num_classes, num_classes):
-        raise ValueError(f"matrix must have shape ({num_classes}, {num_classes}), not {matrix.shape}")
+    K = len(matrix) if num_classes is None else num_classes
+    if matrix.shape != (K, K):
+        raise ValueError(f"matrix must have shape ({K}, {K}), not {matrix.shape}")
     if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):
         told = f"its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}"
         raise ValueError(f"matrix must be row-stochastic; {told}")

@@ -23,6 +23,7 @@ import pandas as pd
 
 from saidl import data, experiments, noise
 from saidl.checks import between, whole
+from saidl.noise import checked_matrix
 
 LOSSES = ("ce", "gce", "nce", "nce+rce")
 VOTES = (1, 3, 5, 7, 9, 11, 13, 15, 19, 23, 31, 41, 61, 101)  # odd: where two classes compete, 2 votes are worth 1
@@ -32,25 +33,29 @@ VOTES = (1, 3, 5, 7, 9, 11, 13, 15, 19, 23, 31, 41, 61, 101)  # odd: where two c
 
 def margin(T) -> np.ndarray:
     """T_ii less the largest other entry of row i, (K,), in [-1, 1]."""
-    T = checked(T)
+    T = checked_matrix(T)
     return np.diag(T) - np.where(np.eye(len(T)), -np.inf, T).max(1)
+
+
+def smallest_margin(T) -> float:
+    return float(margin(T).min())
 
 
 def share(T) -> float:
     """The expected share of wrong labels, in [0, 1]."""
-    return float(1 - np.diag(checked(T)).mean())
+    return float(1 - np.diag(checked_matrix(T)).mean())
 
 
 def information(T) -> float:
     """Mutual information I(clean; noisy) in bits, in [0, log2 K]."""
-    T = checked(T)
+    T = checked_matrix(T)
     ratio = np.divide(T, T.mean(0), out=np.ones_like(T), where=T > 0)  # p(j | i) / p(j)
     return float((T * np.log2(ratio)).sum(1).mean())
 
 
 def bayes_accuracy(T) -> float:
     """Clean accuracy of argmax_j p(noisy = j | x), ties broken at random: the share of classes with a positive margin."""
-    T = checked(T)
+    T = checked_matrix(T)
     top = np.isclose(T, T.max(1, keepdims=True), rtol=0, atol=1e-12)
     return float((np.diag(top) / top.sum(1)).mean())
 
@@ -58,7 +63,7 @@ def bayes_accuracy(T) -> float:
 def vote_accuracy(T, k: int, draws: int = 1000, seed: int = 0) -> float:
     """Accuracy of the most frequent among k labels drawn from an image's row, ties broken at random; by simulation, `draws`
     for each class: right to about half a per cent."""
-    T, rng = checked(T), np.random.default_rng(seed)
+    T, rng = checked_matrix(T), np.random.default_rng(seed)
     whole("k", k, 1)
     votes = np.stack([rng.multinomial(k, row, size=draws) for row in T])  # (K, draws, K)
     winners = votes == votes.max(2, keepdims=True)
@@ -67,7 +72,7 @@ def vote_accuracy(T, k: int, draws: int = 1000, seed: int = 0) -> float:
 
 def closeness(T, distance) -> float:
     """How alike the classes are between which labels move: mean of -distance (K, K) over the moved labels."""
-    moved = np.where(np.eye(len(T)), 0, checked(T))
+    moved = np.where(np.eye(len(T)), 0, checked_matrix(T))
     return float(-(moved * distance).sum() / moved.sum()) if moved.any() else float("nan")
 
 
@@ -292,15 +297,3 @@ def halves(counts, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     counts, rng = np.asarray(counts), np.random.default_rng(seed)
     one = rng.multivariate_hypergeometric(counts.ravel(), counts.sum() // 2).reshape(counts.shape)
     return one, counts - one
-
-
-# -------------------------------------------------------------------------------------------------------------- helpers
-
-
-def smallest_margin(T) -> float:
-    return float(margin(T).min())
-
-
-def checked(T) -> np.ndarray:
-    T = np.asarray(T, dtype=np.float64)
-    return noise.checked_matrix(T, len(T))
