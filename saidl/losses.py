@@ -99,13 +99,13 @@ def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, cei
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
     if log_p.numel() > CACHED:
         return _FocalShare.apply(log_p, target, gamma, detached, ceiling)[0]
-    values = focal_below(log_p, gamma, detached, ceiling)  # (B, K)
+    return focal_share_in_steps(log_p, target, gamma, detached, ceiling)
+
+
+def focal_share_in_steps(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float) -> Tensor:
+    values = focal(log_p, gamma, detached)  # (B, K)
+    values = (values - ceiling).clamp_max(0) if ceiling else values
     return pick(values, target) / values.sum(1)
-
-
-def focal_below(log_p: Tensor, gamma: float, detached: bool, ceiling: float) -> Tensor:
-    values = focal(log_p, gamma, detached)
-    return (values - ceiling).clamp_max(0) if ceiling else values
 
 
 class _FocalShare(torch.autograd.Function):
@@ -144,9 +144,8 @@ class _FocalShare(torch.autograd.Function):
     def backward(ctx, grad, *_):
         log_p, target, share, slope, total = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants second derivatives
-            values = focal_below(log_p, *ctx.settings)
-            (dl,) = torch.autograd.grad(pick(values, target) / values.sum(1), log_p, grad, create_graph=True)
-            return dl, None, None, None, None
+            share = focal_share_in_steps(log_p, target, *ctx.settings)
+            return *torch.autograd.grad(share, log_p, grad, create_graph=True), None, None, None, None
         grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
         at_label = grad * slope.gather(1, y)
         return (slope * (-grad * share.unsqueeze(1))).scatter_add_(1, y, at_label), None, None, None, None
