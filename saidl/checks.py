@@ -11,10 +11,11 @@ def whole(name: str, value: int, least: int = 0) -> int:
     return int(value)
 
 
-def between(name: str, value: float, low: float, high: float) -> float:
-    """The value as a float. Raises ValueError for what is no real number in [low, high], NaN included."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], not {value!r}")
+def between(name: str, value: float, low: float, high: float, below: bool = False) -> float:
+    """The value as a float. Raises ValueError for what is no real number in [low, high] (`below`: in [low, high)), NaN included."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (below and value == high):
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}{')' if below else ']'}, not {value!r}")
     return float(value)
 
 

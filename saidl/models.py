@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from saidl import ssm
-from saidl.checks import one_of, whole
+from saidl.checks import between, one_of, whole
 
 # ------------------------------------------------------------------------------------------------------------------- images
 
@@ -154,8 +154,7 @@ class SequenceClassifier(nn.Module):
             whole(name, value, 1)
         if layer_options.get("method") == "async":
             raise ValueError("method must not be 'async', which needs the gaps between inputs: use the `ssm` layers")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {dropout!r}")
+        between("dropout", dropout, 0, 1, below=True)
         attends = layer == "transformer"
         prenorm, bidirectional = (attends if value is None else value for value in (prenorm, bidirectional))
         final_norm = prenorm if final_norm is None else final_norm

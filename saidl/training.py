@@ -57,16 +57,14 @@ class Settings:
     def __post_init__(self):
         for name, least in {"epochs": 1, "batch_size": 2, "eval_every": 1, "warmup": 0}.items():
             whole(name, getattr(self, name), least)
-        for name in ("lr", "momentum", "weight_decay", "l1", "lr_min", "clip", "valid_fraction"):
-            if between(name, getattr(self, name), 0, math.inf) == math.inf:
-                raise ValueError(f"{name} must be finite")
+        for name in ("lr", "weight_decay", "l1", "lr_min", "clip"):
+            between(name, getattr(self, name), 0, math.inf, below=True)
+        for name in ("momentum", "valid_fraction"):
+            between(name, getattr(self, name), 0, 1, below=True)
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
         one_of("augment", self.augment, ("none", "crop-flip"))
         one_of("view", self.view, VIEWS)
         one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
-        for name in ("momentum", "valid_fraction"):
-            if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)!r}")
         if self.augment == "crop-flip" and self.view != "image":
             raise ValueError("crop-flip augmentation is for images, not sequences")
         if self.half_rate and self.view == "image":

@@ -303,7 +303,7 @@ def test_make_knows_layers():
         ({"layer": "mamba"}, "layer must be one of s4d.*'mamba'"),
         ({"norm": "group"}, "norm must be one of"),
         ({"pooling": "max"}, "pooling must be one of"),
-        ({"dropout": 1.0}, "dropout must lie"),
+        ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\)"),
         ({"n_layers": 0}, "n_layers must be a whole number of at least 1"),
         ({"d_input": 0}, "d_input must be a whole number of at least 1"),
         ({"d_model": 2.5}, "d_model must be a whole number of at least 1"),
