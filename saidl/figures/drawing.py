@@ -37,7 +37,6 @@ COLOURS = {
     "nce+amse": "#AA4499", "nfl+amse": "#882255", "ngce+mae": "#661100", "ngce+rce": "#6699CC",
     "eps-ce+mae": "#999933", "eps-fl+mae": "#DDCC77", "logitclip-ce": "#661100",
     "s4d": "#0072B2", "s4": "#D55E00", "lstm": "#009E73", "gru": "#E69F00", "transformer": "#CC79A7",
-    "numpy-s4": "#000000",
 }  # fmt: skip
 # of a noise rate, or anything else without a colour of its own
 RATE_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
@@ -45,14 +44,14 @@ MARKERS = {
     "ce": "o", "fl": "s", "nce": "v", "nfl": "^", "nce+mae": "D", "nce+rce": "*", "nfl+mae": "P", "nfl+rce": "X",
     "mae": "<", "rce": ">", "gce": "h", "sce": "d", "ngce": "p", "nce+agce": "<", "nce+aul": ">", "nce+ael": "8",
     "nce+nnce": "p", "nfl+nnfl": "H", "nce+amse": "h", "nfl+amse": "8", "eps-ce+mae": "d", "eps-fl+mae": ">",
-    "s4d": "o", "s4": "s", "lstm": "^", "gru": "v", "transformer": "D", "numpy-s4": "P",
+    "s4d": "o", "s4": "s", "lstm": "^", "gru": "v", "transformer": "D",
 }  # fmt: skip
 LINES = dict.fromkeys(("ce", "fl", "logitclip-ce"), "--")  # not robust
 LINES |= dict.fromkeys(("nce", "nfl", "ngce", "nmae", "nrce"), ":")  # normalised alone
 LINES |= dict.fromkeys(("mae", "rce", "amse", "nnce", "nnfl"), "-.")  # passive alone; all else solid
 LABELS = {
     "nce+nnce": "ANL-CE", "nfl+nnfl": "ANL-FL", "nce+amse": "JAL-CE", "nfl+amse": "JAL-FL",
-    "logitclip-ce": "LogitClip-CE", "transformer": "Transformer", "numpy-s4": "NumPy S4",
+    "logitclip-ce": "LogitClip-CE", "transformer": "Transformer",
 }  # fmt: skip
 
 
