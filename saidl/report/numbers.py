@@ -116,9 +116,9 @@ class Numbers:
         return number(rows.seconds[chosen].astype(float).mean() / 60)
 
     def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
-        """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (beta "detached": a focal loss whose factor is
-        not part of the gradient)."""
-        weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta
+        """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (of focal loss, beta is "detached", its factor
+        not being part of the gradient, or "gamma 5")."""
+        weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta.replace("gamma", "γ")
         table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
         return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
 
