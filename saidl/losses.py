@@ -135,7 +135,9 @@ class _FocalShare(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         log_p, target, *ctx.settings = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # the slope has none, and zeros (B, K) in its place would cost a tenth of the time
+        ctx.set_materialize_grads(
+            False
+        )  # the slope has none, and zeros (B, K) in its place would cost a tenth of the time
         ctx.save_for_backward(log_p, target, *output)
 
     @staticmethod
