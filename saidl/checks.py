@@ -1,7 +1,7 @@
-"""Numbers that come in from outside: a ValueError names the argument, what is allowed and what it was."""
+"""Numbers and names that come in from outside: a ValueError names the argument, what is allowed and what it was."""
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection
 
 
 def whole(name: str, value: int, least: int = 0) -> int:
@@ -19,9 +19,9 @@ def between(name: str, value: float, low: float, high: float, below: bool = Fals
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+def one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """Raises ValueError for a value that is not one of those allowed."""
-    if value not in tuple(allowed):
+    if value not in tuple(allowed):  # also for what has no hash
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 

@@ -133,9 +133,8 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
         raise ValueError(f"images must have shape (N, C, H, W), a torch tensor, not {form(x)}")
     x = x.float() * {torch.uint8: 1 / 255, torch.int16: 1 / 32768}.get(x.dtype, 1.0)
     if grayscale and x.shape[1] == 3:
-        luma = torch.stack(
-            [x.new_full((), share) for share in (0.299, 0.587, 0.114)]
-        )  # filled there: a list would be sent
+        # filled on the device: a list would be sent there, and a GPU would wait for it
+        luma = torch.stack([x.new_full((), share) for share in (0.299, 0.587, 0.114)])
         x = torch.einsum("nchw,c->nhw", x, luma)[:, None]
     return rearrange(x, "n c h w -> n (h w) c")
 

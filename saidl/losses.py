@@ -135,9 +135,8 @@ class _FocalShare(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         log_p, target, *ctx.settings = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(
-            False
-        )  # the slope has none, and zeros (B, K) in its place would cost a tenth of the time
+        # the slope has no gradient, and zeros (B, K) in its place would cost a tenth of the time
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(log_p, target, *output)
 
     @staticmethod
@@ -258,7 +257,7 @@ class NormalizedCrossEntropy(RobustLoss):
 
 
 class NormalizedFocal(Focal):
-    """NFL, fl(y) / sum_k fl(k), in [0, 1], label sum 1 (Ma et al. 2020). Active."""
+    """NFL, fl(y) / sum_k fl(k), in [0, 1], label sum 1 (Ma et al. 2020). Active. gamma, detached: see `Focal`."""
 
     def per_sample(self, log_p, target):
         return focal_share(log_p, target, self.gamma, self.detached)
@@ -275,7 +274,7 @@ NormalizedReverseCrossEntropy = NormalizedMeanAbsoluteError
 
 
 class NormalizedGeneralizedCrossEntropy(GeneralizedCrossEntropy):
-    """NGCE, (1 - p_y^q) / (K - sum_k p_k^q), in [0, 1], label sum 1 (Ma et al. 2020)."""
+    """NGCE, (1 - p_y^q) / (K - sum_k p_k^q), in [0, 1], label sum 1, q in [1e-9, 1] (Ma et al. 2020)."""
 
     def per_sample(self, log_p, target):
         values = -torch.expm1(self.q * log_p)  # (B, K)
@@ -294,7 +293,8 @@ class NormalizedNegativeCrossEntropy(RobustLoss):
 
 
 class NormalizedNegativeFocal(Focal):
-    """NNFL, the same with focal terms: 1 - (A'' - fl(y)) / sum_k (A'' - fl(k)), A'' = (1 - 1e-7)^gamma A' (Ye et al. 2023). Passive."""
+    """NNFL, the same with focal terms: 1 - (A'' - fl(y)) / sum_k (A'' - fl(k)), A'' = (1 - 1e-7)^gamma A' (Ye et al. 2023). Passive.
+    gamma, detached: see `Focal`."""
 
     def per_sample(self, log_p, target):
         ceiling = (1 - 1e-7) ** self.gamma * -math.log(1e-7)

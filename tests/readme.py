@@ -95,10 +95,13 @@ def sequence_note(frame) -> str:
     runs = tables.by_recipe(frame, "laptop", "speech")
     told = {row.model: (row.epochs, row.record["run"]["settings"]["lr"]) for row in runs.itertuples()}
     (one, small), (ten, large) = told["transformer"], told["s4d"]
+    (all_alike,) = {
+        record["run"]["settings"]["lr"] for record in tables.by_recipe(frame, "quick", "digits-sequence").record
+    }
     other = results.load(results.recorded("other-cpu"), quarantine=False)
     digits = tables.by_recipe(other, "quick", "digits-sequence").query("model == 'transformer'").test_accuracy.mean()
     return (
-        f"LSTM and Transformer learn at a rate of {small:g}, the others at {large:g} (on digits all at {large:g}); on speech the "
+        f"LSTM and Transformer learn at a rate of {small:g}, the others at {large:g} (on digits all at {all_alike:g}); on speech the "
         f"Transformer had {one} epoch, the others {ten}. Its accuracy on digits depends on rounding: on another kind of processor it "
         f"ends at {100 * digits:.1f}."
     )
