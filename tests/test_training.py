@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +30,32 @@ def fit(settings=PLAIN, model=None, train=DIGITS.train, loss="ce", **options):
     )
 
 
-def test_fit_is_the_plain_loop():
-    """The same batches through an ordinary loop with torch's optimiser, scheduler and clipping give the same weights."""
-    ours, history = fit()
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_fit_is_the_plain_loop(augment):
+    """The same batches through an ordinary loop with torch's optimiser, scheduler and clipping give the same weights; augmented images
+    are cut one by one from the zero-padded ones."""
+    ours, history = fit(replace(PLAIN, augment=augment))
     reference, generator = small(), torch.Generator().manual_seed(0)
     torch.randperm(200, generator=generator)  # the validation split's draw, empty here
-    x, y = DIGITS.train.images.double(), DIGITS.train.labels
-    x = ((x - x.mean()) / x.std(unbiased=False)).float().contiguous(memory_format=torch.channels_last)
+    images, y = DIGITS.train.images.double(), DIGITS.train.labels
+    wide = nn.functional.pad(images, (4, 4, 4, 4))
     reference.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(reference.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     total = []
+
+    def cut(i, top, left, flip):
+        part = wide[i, :, top : top + 8, left : left + 8]
+        return part.flip(-1) if flip else part
+
     for _ in range(3):
         total.append(0.0)
-        for index in data.batches(200, 32, generator):
-            loss = nn.functional.cross_entropy(reference(x[index]), y[index])
+        epoch = data.batches(200, 32, generator)
+        crops = [data.draw_crops(len(index), generator).T.tolist() for index in epoch if augment == "crop-flip"]
+        for index, of in zip_longest(epoch, crops):
+            x = torch.stack([cut(i, *c) for i, c in zip(index, of, strict=True)]) if of else images[index]
+            x = ((x - images.mean()) / images.std(unbiased=False)).float()
+            loss = nn.functional.cross_entropy(reference(x.contiguous(memory_format=torch.channels_last)), y[index])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(reference.parameters(), 5.0)
