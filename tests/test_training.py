@@ -157,6 +157,15 @@ def test_best_epoch_is_chosen_on_validation():
     assert training.History(valid_accuracy=[float("nan")]).best_epoch is None
 
 
+def test_epochs_that_are_not_evaluated_train_alike():
+    every, some = (fit(replace(PLAIN, epochs=5, valid_fraction=0.2, eval_every=n))[1] for n in (1, 3))
+    assert some.loss == every.loss
+    for name in ("test_accuracy", "valid_accuracy", "class_accuracy"):
+        one, two = (np.array(getattr(history, name)) for history in (every, some))
+        np.testing.assert_array_equal(two[[2, 4]], one[[2, 4]])  # every third epoch and the last
+        assert np.isnan(two[[0, 1, 3]]).all()
+
+
 def test_l1_penalty_is_on_the_weights_not_the_biases():
     """One plain gradient step with and without it differs by lr * l1 * sign(w) on the weights alone."""
     one_step = {
