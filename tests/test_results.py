@@ -84,6 +84,11 @@ def test_a_damaged_or_foreign_file_is_named_and_set_aside(tmp_path, content):
         assert len(results.load(tmp_path)) == 0
     assert not path.exists()
     assert (tmp_path / "quarantine" / path.name).read_bytes() == content
+    other = tmp_path / "0123456789abcdef.json"
+    other.write_bytes(content)
+    with pytest.warns(UserWarning, match=other.stem):
+        results.load(tmp_path)
+    assert sorted(p.name for p in (tmp_path / "quarantine").iterdir()) == sorted([path.name, other.name])
 
 
 def test_files_and_folders_that_are_not_ours_leave_the_rest_readable(tmp_path):
