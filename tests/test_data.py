@@ -3,8 +3,10 @@
 import hashlib
 import pickle
 import re
+import shutil
 import wave
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +155,22 @@ def test_files_that_are_not_mnists_are_named(tmp_path):
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + two + bytes(2))
     with pytest.raises(ValueError, match="MNIST are not the official ones"):
         data.load("mnist", root=tmp_path)
+
+
+def test_a_download_is_moved_in_whole_and_found_again(tmp_path, monkeypatch):
+    fake_cifar(tmp_path, monkeypatch)
+    source, calls = tmp_path / "cifar-10-batches-py", []
+
+    def download(self):
+        calls.append(self.root)
+        shutil.copytree(source, Path(self.root) / source.name)
+        (Path(self.root) / "cifar-10-python.tar.gz").touch()
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)
+    first, again = (data.load("cifar10", root=tmp_path / "fresh") for _ in range(2))
+    assert len(calls) == 1
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == [source.name]
+    assert first.train.fingerprint == again.train.fingerprint == data.load("cifar10", root=tmp_path).train.fingerprint
 
 
 def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -252,6 +252,14 @@ def test_families_are_transition_matrices_of_greatest_likelihood():
     assert [fitted[name][0] for name in nested] == [1, 2, 3, 4, 90]
 
 
+def test_kin_noise_stays_among_animals_and_among_vehicles():
+    counts = np.zeros((10, 10))
+    for kin in ([2, 3, 4, 5, 6, 7], [0, 1, 8, 9]):  # bird to horse; aeroplane, car, ship, truck
+        counts[np.ix_(kin, kin)] = 300 / (len(kin) - 1)
+    np.fill_diagonal(counts, 700)
+    np.testing.assert_allclose(study.families()["symmetric + kin"][1](counts), counts / 1000, atol=1e-6)
+
+
 def test_held_out_prefers_the_truth_and_forbids_what_a_family_cannot_do():
     rng = np.random.default_rng(0)
     draw = lambda T: np.stack([rng.multinomial(5000, row) for row in T])  # noqa: E731
