@@ -20,7 +20,7 @@ setup: .venv/.ready  ## make .venv with the pinned packages
 	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
 	@touch $@
 
-# Linux: memory is kept rather than handed back and fetched again, which training spends part of its time on (see README)
+# memory is kept, not handed back to Linux and fetched again: README, Speed
 run: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make the report
 	$(PY) -m tests.notebooks --inplace $(NOTEBOOKS)

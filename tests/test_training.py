@@ -52,8 +52,8 @@ def test_fit_is_the_plain_loop(augment):
         total.append(0.0)
         epoch = data.batches(200, 32, generator)
         crops = [data.draw_crops(len(index), generator).T.tolist() for index in epoch if augment == "crop-flip"]
-        for index, of in zip_longest(epoch, crops):
-            x = torch.stack([cut(i, *c) for i, c in zip(index, of, strict=True)]) if of else images[index]
+        for index, crop in zip_longest(epoch, crops):
+            x = torch.stack([cut(i, *c) for i, c in zip(index, crop, strict=True)]) if crop else images[index]
             x = ((x - images.mean()) / images.std(unbiased=False)).float()
             loss = nn.functional.cross_entropy(reference(x.contiguous(memory_format=torch.channels_last)), y[index])
             optimizer.zero_grad()
