@@ -108,7 +108,8 @@ def capture(step: Callable[[], None]) -> Callable[[], None]:
     # back to this stream whatever happens: `graph` returns only from a success
     with torch.cuda.stream(torch.cuda.current_stream()):
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # the stream of the steps before: torch's own stays on the device that was first recorded on
+            with torch.cuda.graph(graph, stream=beside(torch.cuda.current_device()), capture_error_mode="thread_local"):
                 step()
         except RuntimeError:
             generator.graphsafe_set_state(generator.clone_state())  # the old one may hold itself for recording still

@@ -73,14 +73,14 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
     except RuntimeError:
         told = f"dt {tuple(dt.shape)}, {shapes}"
         raise ValueError(f"dt and the leading dimensions of A and B must broadcast, got {told}") from None
-    if not ((dt > 0) & dt.isfinite()).all():
-        raise ValueError(f"dt must be positive and finite, got {dt.min().item() if dt.numel() else 'nothing'}")
+    if len(bad := dt[~((dt > 0) & dt.isfinite())]):
+        raise ValueError(f"dt must be positive and finite, got {bad[0].item()}")
     if method == "async" and gaps is None:
         raise ValueError("method 'async' needs gaps: the time since the last event in units of dt, at least 0")
     if method != "async" and gaps is not None:
         raise ValueError(f"gaps belong to method 'async', got them with {method!r}")
-    if gaps is not None and not ((gaps >= 0) & gaps.isfinite()).all():
-        raise ValueError(f"gaps must be at least 0 and finite, got {gaps.min().item() if gaps.numel() else 'nothing'}")
+    if gaps is not None and len(bad := gaps[~((gaps >= 0) & gaps.isfinite())]):
+        raise ValueError(f"gaps must be at least 0 and finite, got {bad[0].item()}")
 
 
 def check_method(method: str, alpha: float = 0.5) -> None:
@@ -108,10 +108,12 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
     of_z = tuple(map(slice, z.shape[:-2]))  # what belongs to Ab, which has no more leading dimensions than dt A
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
-        block = torch.cat([each, Bb], -1)
+        # linear in B, so B is brought to size 1: the exponential's scaling follows the larger of dt A and dt B
+        size = Bb.detach().abs().amax(-2, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)
+        block = torch.cat([each, Bb / size], -1)
         block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
         Ab = block[..., :N, :N][of_z] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))
-        return Ab, block[..., :N, N]
+        return Ab, block[..., :N, N] * size[..., 0]
     alpha = ALPHA.get(method, alpha)
     eye = torch.eye(N, dtype=A.dtype, device=A.device)
     explicit = eye + (1 - alpha) * each
@@ -132,5 +134,6 @@ def _expm1_over(z: Tensor) -> Tensor:
     """(exp(z) - 1) / z without the cancellation near 0, and 1 at 0; differentiable there."""
     small = z.abs() < 1e-2
     safe = torch.where(small, torch.ones_like(z), z)
+    z = torch.where(small, z, torch.zeros_like(z))  # the branch not taken overflows, and 0 x inf is its gradient
     series = 1 + z / 2 * (1 + z / 3 * (1 + z / 4 * (1 + z / 5 * (1 + z / 6 * (1 + z / 7)))))
     return torch.where(small, series, torch.expm1(safe) / safe)

@@ -43,7 +43,7 @@ def diagonal_kernel(
         raise ValueError(f"A, B, C must be (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not (A.is_complex() and C.is_complex()):
         raise ValueError(f"A and C must be complex, got {A.dtype} and {C.dtype}")
-    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, dt))
+    check(A, B, dt, method, alpha, gaps := _one_gap(gaps, A.real))
     wide = wide_complex(A)
     with torch.autocast(A.device.type, enabled=False):
         Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt.to(wide.to_real()), method, alpha, gaps)
@@ -97,19 +97,20 @@ def cauchy_kernel(
     Raises: ValueError for any of the above out of range.
     """
     dt, _ = _check_low_rank(Lambda, P, B, C, dt, length, "bilinear")
-    if not truncated:
-        Ab = discretize_dense(*dplr_to_dense(Lambda, P, B), dt, "bilinear")[0]  # (H, 2N, 2N)
-        row = real_row(C).unsqueeze(-2)
-        C = complex_row((row - row @ torch.linalg.matrix_power(Ab, length)).squeeze(-2))
-    both = lambda x: torch.cat([x, x.conj()], -1)  # noqa: E731
-    Lambda, P, B, C = both(Lambda), both(P), both(B), both(C)
-    k = torch.arange(length // 2 + 1, device=dt.device, dtype=torch.float64)
-    w = torch.exp(-2j * math.pi * k / length).to(Lambda.dtype)  # (L/2 + 1,)
-    dt = dt[:, None, None]
-    cauchy = 2 * dt / (2 * (1 - w) - dt * Lambda.unsqueeze(-1) * (1 + w))  # (H, 2N, L/2 + 1)
-    CB, CP, PB, PP = (torch.einsum("hn,hnk->hk", v, cauchy) for v in (C * B, C * P, P.conj() * B, P.conj() * P))
-    q = (1 + w) / 2
-    return torch.fft.irfft(CB - CP * q * PB / (1 + q * PP), n=length)
+    with torch.autocast(Lambda.device.type, enabled=False):
+        if not truncated:
+            Ab = discretize_dense(*dplr_to_dense(Lambda, P, B), dt, "bilinear")[0]  # (H, 2N, 2N)
+            row = real_row(C).unsqueeze(-2)
+            C = complex_row((row - row @ torch.linalg.matrix_power(Ab, length)).squeeze(-2))
+        both = lambda x: torch.cat([x, x.conj()], -1)  # noqa: E731
+        Lambda, P, B, C = both(Lambda), both(P), both(B), both(C)
+        k = torch.arange(length // 2 + 1, device=dt.device, dtype=torch.float64)
+        w = torch.exp(-2j * math.pi * k / length).to(Lambda.dtype)  # (L/2 + 1,)
+        dt = dt[:, None, None]
+        cauchy = 2 * dt / (2 * (1 - w) - dt * Lambda.unsqueeze(-1) * (1 + w))  # (H, 2N, L/2 + 1)
+        CB, CP, PB, PP = (torch.einsum("hn,hnk->hk", v, cauchy) for v in (C * B, C * P, P.conj() * B, P.conj() * P))
+        q = (1 + w) / 2
+        return torch.fft.irfft(CB - CP * q * PB / (1 + q * PP), n=length)
 
 
 def fft_conv(u: Tensor, kernel: Tensor) -> Tensor:
@@ -337,15 +338,15 @@ def fft_size(least: int) -> int:
 def _piece(u: Tensor, n: int) -> tuple[int, int]:
     """(batch, channel) numbers transformed at once: all, but on a CPU as many as stay in cache."""
     B, H, _ = u.shape
-    rows = max(1, CHUNK // n) if u.device.type == "cpu" else B * H
-    return min(B, max(1, rows // H)), min(H, rows)
+    rows = max(1, CHUNK // n if u.device.type == "cpu" else B * H)
+    return max(1, min(B, rows // H)), min(H, rows)
 
 
 def _parts(u: Tensor, n: int):
     """(batch, channel) slices that cover u, piece by piece."""
     (B, H, _), (b, h) = u.shape, _piece(u, n)
     for j in range(0, H, h):
-        for i in range(0, B, max(1, b)):
+        for i in range(0, B, b):
             yield slice(i, i + b), slice(j, j + h)
 
 

@@ -32,7 +32,7 @@ class State(NamedTuple):
     """What `step` carries: the state, and the matrices, discretised once when the sequence began."""
 
     x: Tensor  # S4D (B, H, N/2) complex, in units of Bb, which C has taken in; S4 (B, H, N)
-    Ab: Tensor  # dt A where the method is "async": its exponential waits for the gap
+    Ab: Tensor  # dt A, in double precision, where the method is "async": its exponential waits for the gap
     Bb: Tensor | None
     C: Tensor
 
@@ -53,12 +53,19 @@ def _exactly(method):
     return run
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In double precision before the exponential is taken: an error in dt A grows with the lag."""
+    return x.to(kernels.wide_complex(x).to_real())
+
+
 class _SSM(nn.Module):
     """What S4D and S4 share: parameters A, C, D, dt, convolution mode, and the checks."""
 
     def __init__(self, d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv):
         super().__init__()
         check_method(method, alpha)
+        if method == "async" and bidirectional:
+            raise ValueError("method 'async' runs step by step, and a bidirectional layer needs the future")
         whole("d_model", d_model, 1)
         if not 0 < dt_min <= dt_max < math.inf:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
@@ -144,13 +151,10 @@ class _SSM(nn.Module):
         return torch.addcmul(y, self.D, u_t).to(u_t.dtype), state._replace(x=x)
 
     def _dt(self, rate: float) -> Tensor:
-        return torch.exp(kernels.full(self.log_dt)) * rate  # (H,)
+        return torch.exp(_wide(self.log_dt)) * rate  # (H,)
 
     def _A(self) -> Tensor:
-        return torch.complex(-torch.exp(kernels.full(self.log_A_real)), kernels.full(self.A_imag))  # (H, N/2)
-
-    def _gap(self) -> Tensor | None:
-        return torch.ones_like(self.log_dt[0]) if self.method == "async" else None
+        return torch.complex(-torch.exp(_wide(self.log_A_real)), _wide(self.A_imag))  # (H, N/2)
 
     def extra_repr(self) -> str:
         """Every option: a checkpoint is of the same network if its repr is the same."""
@@ -192,10 +196,8 @@ class S4D(_SSM):
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         A = self._A()
-        B = torch.ones_like(A) if self.B is None else torch.view_as_complex(kernels.full(self.B))
-        wide = kernels.wide_complex(A)
-        dt = self._dt(rate).to(wide.to_real())
-        Ab, Bb = discretize_diagonal(A.to(wide), B.to(wide), dt, self.method, self.alpha, self._gap())
+        B = torch.ones_like(A) if self.B is None else torch.view_as_complex(kernels.full(self.B)).to(A.dtype)
+        Ab, Bb = discretize_diagonal(A, B, self._dt(rate), self.method, self.alpha)
         return Ab, Bb, torch.view_as_complex(kernels.full(self.C))
 
     @_exactly
@@ -209,7 +211,7 @@ class S4D(_SSM):
         return State(x, Ab, None, torch.view_as_real((2 * C * Bb).to(C.dtype).conj_physical()))
 
     def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
-        Ab = state.Ab if gap is None else torch.exp(gap * state.Ab)
+        Ab = state.Ab if gap is None else torch.exp(gap * state.Ab).to(state.x.dtype)
         x = torch.addcmul(u_t.unsqueeze(-1).to(Ab.dtype), Ab, state.x)
         return torch.einsum("bhnr,hnr->bh", torch.view_as_real(x), state.C), x
 
@@ -231,8 +233,8 @@ class S4(_SSM):
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
-        rule = self.method, self.alpha, self._gap()
-        Ab, Bb = kernels.discretize_dplr(self._A(), P, B, self._dt(rate), *rule)
+        A, dt = self._A().to(P.dtype), self._dt(rate).to(P.real.dtype)
+        Ab, Bb = kernels.discretize_dplr(A, P, B, dt, self.method, self.alpha)
         return Ab, Bb, kernels.real_row(C)
 
     @_exactly
@@ -241,13 +243,14 @@ class S4(_SSM):
         _check_step(self, rate, batch)
         Ab, Bb, C = self._discretised(rate)
         if self.method == "async":
-            P = torch.view_as_complex(kernels.full(self.P))
-            Ab = self._dt(rate)[:, None, None] * kernels.dplr_to_dense(self._A(), P, P)[0]
+            A = self._A()
+            P = torch.view_as_complex(kernels.full(self.P)).to(A.dtype)
+            Ab = self._dt(rate)[:, None, None] * kernels.dplr_to_dense(A, P, P)[0]
         return State(torch.zeros(batch, *Bb.shape, dtype=Bb.dtype, device=Bb.device), Ab, Bb, C)
 
     def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
-        Ab = state.Ab if gap is None else torch.matrix_exp(gap * state.Ab)
-        x = torch.einsum("hij,bhj->bhi", Ab, state.x) + u_t.unsqueeze(-1) * state.Bb
+        Ab = state.Ab if gap is None else torch.matrix_exp(gap * state.Ab).to(state.x.dtype)
+        x = torch.einsum("hij,bhj->bhi", Ab, state.x) + u_t.unsqueeze(-1).to(Ab.dtype) * state.Bb
         return torch.einsum("bhn,hn->bh", x, state.C), x
 
 

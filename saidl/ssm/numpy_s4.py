@@ -413,8 +413,9 @@ def real(v):
 
 def train(model, x, y, *, epochs=20, batch_size=32, lr=1e-2, weight_decay=0.01, seed=0):
     """Trains in place on x (N, L, d_input), y (N,); yields {epoch, loss, accuracy}, on the training set, each epoch."""
-    classes, n, rng = model.params[-1]["b"].size, len(x), np.random.default_rng(seed)
-    require(len(y) == n > 0 and ((y >= 0) & (y < classes)).all(), "y", y, f"{n} integer labels in [0, {classes})")
+    classes, n, rng, y = model.params[-1]["b"].size, len(x), np.random.default_rng(seed), np.asarray(y)
+    fits = y.shape == (n,) and n > 0 and y.dtype.kind in "iu" and ((y >= 0) & (y < classes)).all()
+    require(fits, "y", y, f"{n} integer labels in [0, {classes})")
     adam = Adam(model.params, lr, weight_decay, steps=epochs * -(-n // batch_size))
     for epoch in range(epochs):
         order, loss_sum, correct = rng.permutation(n), 0.0, 0

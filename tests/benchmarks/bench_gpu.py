@@ -69,7 +69,7 @@ class ReferenceS4D(ssm.S4D):
 
     @layers._exactly
     def _convolve(self, u, rate):
-        A = self._A()
+        A = self._A().to(torch.complex64)
         C = torch.view_as_complex(self.C)
         K = full_tensor_kernel(A, torch.ones_like(A), C, torch.exp(self.log_dt), u.shape[1])
         u = u.mT.float()

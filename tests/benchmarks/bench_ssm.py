@@ -26,7 +26,7 @@ def autograd_conv(u: Tensor, kernel: Tensor) -> Tensor:
 
 
 def s4d_system(layer: ssm.S4D) -> list[Tensor]:
-    A = layer._A()
+    A = layer._A().to(torch.complex64)
     return [A, torch.ones_like(A), torch.view_as_complex(layer.C), torch.exp(layer.log_dt)]
 
 
@@ -40,7 +40,7 @@ def textbook_layer(u: Tensor, log_dt: Tensor, log_A_real: Tensor, A_imag: Tensor
 def s4_system(length: int) -> tuple[list[Tensor], Tensor]:
     """Lambda, P, B, C, dt of an S4 layer, and C (I - Ab^length), which the Cauchy form trains in place of C."""
     layer = ssm.S4(H, N).requires_grad_(False)
-    Lambda, (P, B, C) = layer._A(), (torch.view_as_complex(x) for x in (layer.P, layer.B, layer.C))
+    Lambda, (P, B, C) = layer._A().to(torch.complex64), (torch.view_as_complex(x) for x in (layer.P, layer.B, layer.C))
     Ab, _, row = layer.double()._discretised(1.0)
     rest = (row.unsqueeze(1) @ torch.linalg.matrix_power(Ab, length)).squeeze(1)
     return [Lambda, P, B, C, torch.exp(layer.log_dt).float()], ssm.kernels.complex_row(row - rest).to(C.dtype)

@@ -190,3 +190,32 @@ def test_arrays_in_arrays_out():
 def test_bad_input(changes, message):
     with pytest.raises(ValueError, match=message):
         ssm.discretize(**{"A": -torch.ones(4), "B": torch.ones(4), "dt": 0.1} | changes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e9])
+def test_the_size_of_B_costs_a_dense_A_no_digits(dtype, size):
+    A = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
+    B = size * torch.tensor([1.0, -0.3], dtype=torch.float64)
+    exact = torch.matrix_exp(0.1 * A)
+    Ab, Bb = ssm.discretize(A.to(dtype), B.to(dtype), 0.1, "zoh")
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+    torch.testing.assert_close(Ab.double(), exact, rtol=tolerance, atol=tolerance)
+    solved = torch.linalg.solve(A, (exact - torch.eye(2)) @ B)
+    torch.testing.assert_close(Bb.double(), solved, rtol=10 * tolerance, atol=10 * tolerance * size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_the_gradient_of_zoh_is_finite_where_the_mode_is_gone_in_a_step(dtype):
+    A = torch.tensor([-1e9], dtype=dtype, requires_grad=True)
+    Ab, Bb = ssm.discretize(A, torch.ones(1, dtype=dtype), 1.0, "zoh")
+    (grad,) = torch.autograd.grad((Ab + Bb).abs().sum(), A)
+    assert grad.abs().item() == pytest.approx(1e-18, rel=1e-4)  # d(-1/A)/dA
+
+
+@pytest.mark.parametrize(("dt", "gaps", "told"), [([0.1, float("inf")], None, "inf"), ([0.1, 0.2], [0.0, -3.0], "-3")])
+def test_the_value_that_cannot_be_is_the_one_named(dt, gaps, told):
+    A, B = -torch.ones(2, 3), torch.ones(2, 3)
+    options = {} if gaps is None else {"gaps": torch.tensor(gaps)}
+    with pytest.raises(ValueError, match=f"got {told}"):
+        ssm.discretize(A, B, torch.tensor(dt), "zoh" if gaps is None else "async", **options)

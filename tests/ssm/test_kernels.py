@@ -355,3 +355,19 @@ def test_half_precision_is_refused(dtype):
 def test_bad_convolution_input(conv, u, kernel, message):
     with pytest.raises(ValueError, match=message):
         conv(u, kernel)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_empty_batch_is_convolved_to_one(device):
+    u, kernel = torch.zeros(0, 3, 5, device=device), torch.zeros(3, 5, device=device)
+    assert kernels._FFTConv.apply(u, kernel).shape == (0, 3, 5)  # autocast, around it, knows no meta device
+
+
+def test_autocast_costs_the_cauchy_kernel_no_digits():
+    torch.manual_seed(0)
+    layer = ssm.S4(4, 16)
+    args = [torch.view_as_complex(x.detach()) for x in (layer.P, layer.B, layer.C)]
+    system = layer._A().detach().cfloat(), *args, layer.log_dt.detach().exp()
+    with torch.autocast("cpu", torch.bfloat16):
+        K = ssm.cauchy_kernel(*system, 64)
+    assert torch.equal(K, ssm.cauchy_kernel(*system, 64))

@@ -315,6 +315,8 @@ def test_glu_does_not_overflow():
         ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([0, 5])))),
         ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([0, -1])))),
         ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([0])))),
+        ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([[0], [1]])))),
+        ("y", lambda: next(s4.train(small("s4d"), batch()[0], np.array([0.0, 0.5])))),
     ],
 )
 def test_bad_input_names_the_argument(name, call):
