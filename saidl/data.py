@@ -28,12 +28,16 @@ TORCHVISION = {  # name: its class there, the folder it keeps the files in
     "mnist": ("MNIST", "MNIST"), "fashion-mnist": ("FashionMNIST", "FashionMNIST"),
     "cifar10": ("CIFAR10", "cifar-10-batches-py"), "cifar100": ("CIFAR100", "cifar-100-python"),
 }  # fmt: skip
-# torchvision checks CIFAR's files, but of MNIST's only the archives they come in; this is their content, train and test
+# torchvision checks CIFAR's files, but of the MNISTs' only the archives they come in; this is their content, train and test
 FINGERPRINTS = {
     "mnist": (
         "f0293062da5c8346533217c2579141bea07eff0159fd6bb8bc2bb9ed0f494936",
         "92038261067ebc8dff6d38d3a3b0868469686c03a912998e209cadf7b071bd4b",
-    )
+    ),
+    "fashion-mnist": (
+        "42c0df653f48bce07bec3265d943ce0421198f2130ca976edfdc17fd747c9e4e",
+        "3b2fd42ef98fa5690a35dfd222c3de7860b07a93134ea1faf8afbd21ea44eade",
+    ),
 }
 NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 
@@ -62,10 +66,8 @@ class Images:
         return digest.hexdigest()
 
     def select(self, index) -> "Images":
-        index = torch.as_tensor(index)
-        index = index.nonzero().flatten() if index.dtype == torch.bool else index
-        place = index if self.index is None else self.index[index]
-        return replace(self, images=self.images[index], labels=self.labels[index], index=place)
+        index, place = torch.as_tensor(index), torch.arange(len(self)) if self.index is None else self.index
+        return replace(self, images=self.images[index], labels=self.labels[index], index=place[index])
 
     def with_labels(self, labels) -> "Images":
         labels = torch.as_tensor(labels)
@@ -112,7 +114,7 @@ def subset(images: Images, size: int, seed: int) -> Images:
     """`size` samples, equally many of each class up to one, drawn without replacement, in their original order."""
     if whole("train_size", size, 1) > len(images):
         raise ValueError(f"train_size must be at most {len(images)}, as many as there are, not {size!r}")
-    rng, labels = np.random.default_rng(seed), images.labels.numpy()
+    rng, labels = np.random.default_rng(whole("seed", seed)), images.labels.numpy()
     order = rng.permutation(len(images))
     rank = np.empty(len(images), dtype=np.int64)  # a sample's place among its class in that order
     for c in range(len(images.classes)):
@@ -204,7 +206,9 @@ def from_torchvision(name: str, root) -> Split:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
     # torchvision raises RuntimeError, ValueError, EOFError or UnpicklingError, depending on what is broken
     except Exception as error:
-        raise ValueError(f"{files} are incomplete or damaged ({error}); remove them") from error
+        raise ValueError(
+            f"{files} are incomplete or damaged ({error}); unpack archives there, remove what is broken"
+        ) from error
     split = Split(*(make_images(channels_first(p.data), np.asarray(p.targets), tuple(p.classes), name) for p in parts))
     if name in FINGERPRINTS and (split.train.fingerprint, split.test.fingerprint) != FINGERPRINTS[name]:
         raise ValueError(f"{files} are not the official ones; remove them")
@@ -218,7 +222,7 @@ def download(maker, name: str, target: Path) -> None:
         try:
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
-            hint = "without network, put the official files into a folder named by SAIDL_DATA or root"
+            hint = "without network, put the official files, unpacked, into a folder named by SAIDL_DATA or root"
             raise ConnectionError(f"could not download {name} ({error}); {hint}") from None
         if not target.exists():
             shutil.move(Path(part) / target.name, target)
@@ -241,7 +245,8 @@ def from_folder(folder: Path) -> Split:
         raise ValueError(f"train and test must have the same classes, not {list(classes)} and {list(others)}")
     both = read_images(train + test, classes, folder.name)
     first, rest = both.select(range(len(train))), both.select(range(len(train), len(both)))
-    return Split(first, replace(rest, index=torch.arange(len(rest))))
+    rest = replace(rest, index=torch.arange(len(rest)))
+    return Split(with_files(first, train, folder), with_files(rest, test, folder))
 
 
 def from_classes(folder, size: int | None = None) -> Images:
@@ -264,11 +269,17 @@ def from_csv(path, size: int | None = None) -> Images:
     Raises ValueError for missing columns, empty cells (with their lines), fewer than two classes or an image that cannot be read.
     """
     path = Path(path)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if missing := {"file", "label"} - set(reader.fieldnames or ()):
-            raise ValueError(f"{path} must have the columns file and label; {' and '.join(sorted(missing))} missing")
-        rows = [(reader.line_num, (row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"file", "label"} - set(reader.fieldnames or ())
+            rows = [] if missing else [
+                (reader.line_num, (row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader
+            ]  # fmt: skip
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"cannot read {path} as a CSV in UTF-8: {error}") from error
+    if missing:
+        raise ValueError(f"{path} must have the columns file and label; {' and '.join(sorted(missing))} missing")
     if empty := [line for line, name, label in rows if not (name and label)]:
         lines = ", ".join(map(str, empty[:10])) + " ..." * (len(empty) > 10)
         raise ValueError(f"{path} lacks a file or a label in line {lines}")
@@ -303,6 +314,8 @@ def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: s
     eight or sixteen bits a channel or, when no size is asked for, has another one than the first."""
     from PIL import Image
 
+    if size is not None:
+        whole("size", size, 1)
     arrays = []
     for path, _ in files:
         try:
@@ -359,8 +372,8 @@ def spoken_digits(root, length: int = 8192) -> Split:
 
 
 def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024, seed: int = 0) -> Split:
-    """Made-up long-range tasks, images (N, d, 1, length) float32; a model that sees only the end of the sequence can do no better than
-    chance.
+    """Made-up long-range tasks, images (N, d, 1, length) float32; a model that sees only the end of the sequence
+    can do no better than chance, of "adding", whose second half tells one number of the two, than three in four.
 
     "delayed-recall" (delayed copy of one symbol): a one-hot symbol out of 8 at step 0, then noise; the label is the symbol, to be read
     from the model's last state (chance 1/8). "adding" (Hochreiter & Schmidhuber 1997, as a decision): uniform numbers and two markers,

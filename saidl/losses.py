@@ -71,8 +71,8 @@ def at_least_single(logits: Tensor) -> Tensor:
 
 
 def check_batch(logits: Tensor, target: Tensor, num_classes: int) -> None:
-    if logits.ndim != 2 or logits.shape[1] != num_classes or not logits.is_floating_point():
-        raise ValueError(f"logits must be floating, of shape (B, {num_classes}), not {form(logits)}")
+    if not isinstance(logits, Tensor) or logits.shape[1:] != (num_classes,) or not logits.is_floating_point():
+        raise ValueError(f"logits must be floating, of shape (B, {num_classes}), a torch tensor, not {form(logits)}")
     if not isinstance(target, Tensor) or target.shape != logits.shape[:1] or target.dtype != torch.int64:
         raise ValueError(f"target must be int64 of shape ({len(logits)},), a torch tensor, not {form(target)}")
 
@@ -153,7 +153,7 @@ class _FocalShare(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
-# The settings' ranges keep float32 from an overflow or 0 / 0.
+# The settings' ranges keep float32 from an overflow, 0 / 0 or a difference of equals.
 
 
 class CrossEntropy(RobustLoss):
@@ -202,22 +202,22 @@ class GeneralizedCrossEntropy(RobustLoss):
 
 
 class AsymmetricGeneralizedCrossEntropy(RobustLoss):
-    """AGCE, ((a + 1)^q - (a + p_y)^q) / q, a in [1e-9, 100], q in [1e-9, 10] (Zhou et al. 2021)."""
+    """AGCE, ((a + 1)^q - (a + p_y)^q) / q, a in [1e-9, 100], q in [1e-3, 10] (Zhou et al. 2021)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 0.6, q: float = 0.6):
         super().__init__(num_classes, reduction)
-        self.a, self.q = between("a", a, 1e-9, 100), between("q", q, 1e-9, 10)
+        self.a, self.q = between("a", a, 1e-9, 100), between("q", q, 1e-3, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a + 1) ** self.q - (self.a + pick(log_p, target).exp()) ** self.q) / self.q
 
 
 class AsymmetricUnhinged(RobustLoss):
-    """AUL, ((a - p_y)^q - (a - 1)^q) / q, a in [1.001, 100], q in [1e-9, 10] (Zhou et al. 2021)."""
+    """AUL, ((a - p_y)^q - (a - 1)^q) / q, a in [1.001, 100], q in [1e-3, 10] (Zhou et al. 2021)."""
 
     def __init__(self, num_classes=10, reduction="mean", a: float = 5.5, q: float = 3.0):
         super().__init__(num_classes, reduction)
-        self.a, self.q = between("a", a, 1.001, 100), between("q", q, 1e-9, 10)
+        self.a, self.q = between("a", a, 1.001, 100), between("q", q, 1e-3, 10)
 
     def per_sample(self, log_p, target):
         return ((self.a - pick(log_p, target).exp()) ** self.q - (self.a - 1) ** self.q) / self.q

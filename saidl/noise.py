@@ -157,7 +157,7 @@ def corrupt(
                 noisy[flips] = rng.choice(num_classes, size=len(flips), p=wrong[c] / wrong[c].sum())
     flipped = noisy != clean
     realised, share = estimate_transition(clean, noisy, num_classes), float(flipped.mean()) if len(clean) else 0.0
-    if type(labels).__module__.startswith("torch"):
+    if hasattr(labels, "detach"):
         import torch
 
         noisy, flipped = torch.from_numpy(noisy).to(labels.device), torch.from_numpy(flipped).to(labels.device)
@@ -166,6 +166,7 @@ def corrupt(
 
 def estimate_transition(clean, noisy, num_classes: int) -> np.ndarray:
     """T counted from pairs of labels (N,), (N,) -> (K, K), rows sum to 1; a class without samples gets the identity's row."""
+    whole("num_classes", num_classes, 1)
     clean, noisy = checked_labels(clean, num_classes, "clean"), checked_labels(noisy, num_classes, "noisy")
     if clean.shape != noisy.shape:
         raise ValueError(f"clean and noisy must have one length, not {len(clean)} and {len(noisy)}")
@@ -182,6 +183,7 @@ def human_labels(kind: str, root=None) -> tuple[np.ndarray, np.ndarray]:
     """
     from saidl.data import find
 
+    one_of("kind", kind, HUMAN)
     path = find("CIFAR-10_human.pt", root)
     if path is None:
         raise FileNotFoundError(
@@ -204,7 +206,13 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
     if dataset is None and num_classes == 10:
         dataset = "cifar10"
     if isinstance(dataset, Iterable) and not isinstance(dataset, str):
-        pairs = tuple((int(a), int(b)) for a, b in (dataset.items() if isinstance(dataset, dict) else dataset))
+        try:
+            pairs = dataset.items() if isinstance(dataset, dict) else dataset
+            pairs = tuple((whole("from", a), whole("to", b)) for a, b in pairs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"dataset must be a name or ((from, to), ...) of class numbers, not {dataset!r}"
+            ) from error
     elif dataset in MOVES:
         pairs = MOVES[dataset]
     else:
@@ -277,7 +285,11 @@ def truncated_normal_mean(mean: float, std: float = 0.1) -> float:
 def human_for(clean, kind, indices, root) -> np.ndarray:
     true, noisy = human_labels(kind, root)
     indices = np.arange(len(clean)) if indices is None else np.asarray(indices)
-    if len(indices) != len(clean) or (len(indices) and (indices.min() < 0 or indices.max() >= len(true))):
+    if (
+        indices.dtype.kind not in "iu"
+        or len(indices) != len(clean)
+        or (len(indices) and (indices.min() < 0 or indices.max() >= len(true)))
+    ):
         raise ValueError(f"indices must give each of the {len(clean)} labels its place in CIFAR-10's training order")
     if not np.array_equal(true[indices], clean):
         raise ValueError(f"{kind} noise: the labels are not CIFAR-10's training labels at these indices")
@@ -289,10 +301,13 @@ def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:
     K = len(matrix) if num_classes is None else num_classes
     if matrix.shape != (K, K):
         raise ValueError(f"matrix must have shape ({K}, {K}), not {matrix.shape}")
-    if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1, atol=1e-9):
+    if not (matrix >= 0).all() or not np.allclose(matrix.sum(1), 1):
         told = f"its least entry is {matrix.min()}, its rows sum to {matrix.sum(1)}"
         raise ValueError(f"matrix must be row-stochastic; {told}")
-    return matrix
+    sums = matrix.sum(1, keepdims=True)
+    return np.where(
+        np.isclose(sums, 1, rtol=0, atol=1e-12), matrix, matrix / sums
+    )  # float32, say, sums to one only nearly
 
 
 def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:

@@ -213,7 +213,8 @@ def fit_votes(accuracy, votes, clean: float) -> tuple[int, float]:
 def rank_correlations(predictors: Mapping[str, Sequence[float]], accuracy, draws: int = 1000, seed: int = 0):
     """Spearman's rho of every predictor with the accuracies (M,), its 95 % bootstrap interval over the settings, and how often
     the predictor was the best of all under the bootstrap; a DataFrame row each. The sign is taken out: |rho|."""
-    rng, rows = np.random.default_rng(seed), np.column_stack([*predictors.values(), accuracy])  # (M, P + 1)
+    # settings matched in a predictor differ by rounding alone: a tie, not a rank
+    rng, rows = np.random.default_rng(seed), np.column_stack([*predictors.values(), accuracy]).round(9)  # (M, P + 1)
     rhos = lambda rows: pd.DataFrame(rows).corr("spearman").iloc[-1, :-1].abs()  # noqa: E731
     resampled = np.array([rhos(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(draws)])
     resampled = resampled[~np.isnan(resampled).all(1)]  # a draw of one setting alone has no ranks

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from saidl import experiments, losses, models, noise, training
+from saidl.checks import whole
 from saidl.data import Images
 
 FEW = 20  # labels a class: with fewer, a rate of 0.2 has a standard error of 0.09 even if every suspect were right
@@ -95,7 +96,10 @@ def network(images: Images) -> tuple[str, dict, training.Settings]:
 
 
 def train(images: Images, loss: str = "ce", *, epochs: int | None = None, seed: int = 0, test: Images | None = None):
-    """Train on all the images and labels given -> (Classifier, training.History); test, images with true labels, if any."""
+    """Train on all the images and labels given -> (Classifier, training.History).
+
+    test: images with true labels, if any; without, the history's test accuracy is that of a few training images on the labels given.
+    """
     name, options, settings = network(images)
     settings = replace(settings, epochs=settings.epochs if epochs is None else epochs)
     hyper, penalty = losses.recipe(loss, "mnist" if name == "cnn4" else "cifar10")
@@ -124,6 +128,7 @@ def out_of_sample(
     from sklearn.model_selection import StratifiedKFold
 
     names = [names] if isinstance(names, str) else list(names)
+    whole("folds", folds, 2)
     for loss in names:
         losses.resolve(loss)
     counts = class_counts(images)
@@ -165,8 +170,10 @@ def estimate(images: Images, probabilities) -> Estimate:
     except ImportError:
         raise ImportError("estimating label noise needs cleanlab: install saidl with its extra, saidl[clean]") from None
     labels, p = images.labels.numpy(), np.asarray(probabilities, np.float64)
-    if p.shape != (len(images), len(images.classes)):
-        raise ValueError(f"probabilities must have shape ({len(images)}, {len(images.classes)}), not {p.shape}")
+    if p.shape != (len(images), len(images.classes)) or not np.isfinite(p).all():
+        raise ValueError(
+            f"probabilities must be finite, of shape ({len(images)}, {len(images.classes)}), not {p.shape}"
+        )
     if (least := class_counts(images).min()) < FEW:
         warnings.warn(
             f"the smallest class has {least} images: an estimate of its noise from so few is worthless", stacklevel=2
@@ -177,7 +184,7 @@ def estimate(images: Images, probabilities) -> Estimate:
     found = find_label_issues(
         labels, p, return_indices_ranked_by="self_confidence", confident_joint=confident, n_jobs=1
     )
-    return Estimate(noise.normalise_rows(joint * len(labels)), float(1 - np.trace(joint)), joint.sum(1), found)
+    return Estimate(noise.normalise_rows(joint), float(1 - np.trace(joint)), joint.sum(1), found)
 
 
 def recommend(probabilities: Mapping[str, np.ndarray], labels):
@@ -239,4 +246,5 @@ def matrix_error(estimated, true) -> float:
 
 
 def class_counts(images: Images) -> np.ndarray:
-    return np.bincount(images.labels.numpy(), minlength=len(images.classes))
+    labels = noise.checked_labels(images.labels, len(images.classes))
+    return np.bincount(labels, minlength=len(images.classes))

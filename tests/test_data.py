@@ -146,15 +146,16 @@ def test_truncated_official_file_is_named(tmp_path, monkeypatch):
         data.load("cifar10", root=tmp_path)
 
 
-def test_files_that_are_not_mnists_are_named(tmp_path):
-    folder = tmp_path / "MNIST/raw"
+@pytest.mark.parametrize(("name", "where"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+def test_files_that_are_not_mnists_are_named(tmp_path, name, where):
+    folder = tmp_path / where / "raw"
     folder.mkdir(parents=True)
     two, side = (n.to_bytes(4, "big") for n in (2, 28))
     for part in ("train", "t10k"):
         (folder / f"{part}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + two + side + side + bytes(2 * 28 * 28))
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + two + bytes(2))
     with pytest.raises(ValueError, match="MNIST are not the official ones"):
-        data.load("mnist", root=tmp_path)
+        data.load(name, root=tmp_path)
 
 
 def test_a_download_is_moved_in_whole_and_found_again(tmp_path, monkeypatch):
@@ -229,6 +230,8 @@ def test_folder_is_read_in_the_order_of_names(tmp_path):
     assert split.train.images.shape == (6, 3, 5, 4)
     assert split.train.images[:, :, 0, 0].tolist() == [[c, i, 7] for c in range(2) for i in range(3)]
     assert split.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert split.train.files == tuple(f"train/{c}/{i}.png" for c in ("ant", "bee") for i in range(3))
+    assert split.test.files[0] == "test/ant/0.png"
 
 
 @pytest.mark.parametrize(
@@ -332,3 +335,19 @@ def test_single_class_folder_is_refused(tmp_path):
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_selection_keeps_places_and_refuses_a_mask_of_another_length():
+    images = data.load("digits").test
+    mask = images.labels == 3
+    assert torch.equal(images.select(mask).index, images.index[mask])
+    last = replace(images, index=None).select([-1, 0])
+    assert last.index.tolist() == [len(images) - 1, 0]
+    with pytest.raises(IndexError):
+        images.select(mask[:-1])
+
+
+@pytest.mark.parametrize("seed", [None, "a", 0.5])
+def test_a_subset_is_drawn_with_a_whole_seed(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        data.load("digits", train_size=50, seed=seed)

@@ -200,7 +200,7 @@ def test_a_sure_negative_loss_is_zero_or_one_however_many_classes(monkeypatch, e
 
 LIMITS = {
     "gce": {"q": (1e-9, 1)}, "ngce": {"q": (1e-9, 1)}, "nfl": {"gamma": (0, 100)}, "nnfl": {"gamma": (0, 100)},
-    "agce": {"a": (1e-9, 100), "q": (1e-9, 10)}, "aul": {"a": (1.001, 100), "q": (1e-9, 10)}, "ael": {"a": (1e-9, 1e6)},
+    "agce": {"a": (1e-9, 100), "q": (1e-3, 10)}, "aul": {"a": (1.001, 100), "q": (1e-3, 10)}, "ael": {"a": (1e-9, 1e6)},
     "amse": {"a": (1e-9, 1e6)}, "eps-fl": {"m": (1e-6, 1e12), "gamma": (0, 100)}, "logitclip-ce": {"tau": (1e-9, 1e9)},
     "nce+rce": {"alpha": (0, 1e6), "beta": (0, 1e6)},
 }  # fmt: skip
@@ -279,6 +279,8 @@ def test_settings_follow_the_data_set():
         (lambda: losses.make("ce", num_classes=1), "num_classes"),
         (lambda: losses.make("ce", reduction="max"), "reduction"),
         (lambda: losses.make("ce")(torch.zeros(2, 9), torch.zeros(2, dtype=torch.long)), "logits must be"),
+        (lambda: losses.make("ce")(np.zeros((2, 10)), torch.zeros(2, dtype=torch.long)), "a torch tensor, not ndarray"),
+        (lambda: losses.make("ce")(torch.zeros(10), torch.zeros(2, dtype=torch.long)), "logits must be"),
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.zeros(2)), "target must be int64"),
         (lambda: losses.make("ce")(torch.zeros(2, 10), np.zeros(2, np.int64)), "a torch tensor, not ndarray"),
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.zeros(3, dtype=torch.long)), "target must be int64"),

@@ -268,6 +268,10 @@ def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, cont
         (([0, 1], "asymmetric", 0.1), {"num_classes": 7}, "asymmetric noise has moves"),
         (([0, 1], "asymmetric", 0.1), {"dataset": "imagenet"}, "asymmetric noise has moves"),
         (([0, 1], "asymmetric", 0.1), {"dataset": [(0, 1), (0, 2)]}, "each leave another class"),
+        (([0, 1], "asymmetric", 0.1), {"dataset": [1, 2]}, "of class numbers"),
+        (([0, 1], "asymmetric", 0.1), {"dataset": [(0.9, 1)]}, "of class numbers"),
+        (([0, 1], "asymmetric", 0.1), {"dataset": {"cat": "dog"}}, "of class numbers"),
+        (([0, 1], "mine", None), {"num_classes": 2, "matrix": [[0.99, 0], [0, 1]]}, "row-stochastic"),
         (([0, 1], "instance-dependent", 0.1), {}, "needs images"),
         (([0, 1], "human-worst", None), {"num_classes": 3}, "CIFAR-10's"),
     ],
@@ -291,3 +295,18 @@ def test_equal_counts_are_for_symmetric_noise(kind):
 def test_rows_of_shares_are_normalised_as_rows_of_counts_are():
     shares = np.array([[0.1, 0.3], [0.0, 0.0]])
     np.testing.assert_allclose(noise.normalise_rows(shares), [[0.25, 0.75], [0.0, 1.0]])
+
+
+def test_a_matrix_in_single_precision_is_brought_to_its_sum():
+    T = np.full((3, 3), 1 / 3, np.float32) * np.float32(1.000005)
+    drawn = noise.corrupt(np.zeros(100_000, int), "mine", None, num_classes=3, seed=0, matrix=T)
+    np.testing.assert_allclose(drawn.nominal.sum(1), 1, rtol=1e-15)
+    always = noise.corrupt(np.zeros(100_000, int), "mine", None, num_classes=2, seed=0, matrix=[[0, 1.000009], [0, 1]])
+    assert always.flipped.all()
+
+
+def test_counting_needs_a_number_of_classes_and_a_kind_that_there_is(tmp_path):
+    with pytest.raises(ValueError, match="num_classes"):
+        noise.estimate_transition([0], [0], None)
+    with pytest.raises(ValueError, match="kind must be one of"):
+        noise.human_labels("human-foo", tmp_path)

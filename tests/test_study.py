@@ -276,3 +276,10 @@ def test_halves_deal_out_every_label():
     np.testing.assert_array_equal(one + two, counts)
     assert one.sum() == counts.sum() // 2
     assert min(one.min(), two.min()) >= 0
+
+
+def test_settings_that_agree_but_for_rounding_are_tied():
+    accuracy = np.array([1.0, 2.0, 3.0, 4.0])
+    exact, rounded = np.array([0.2, 0.2, 0.5, 0.5]), np.array([0.2, 0.2 - 1e-14, 0.5, 0.5 - 1e-14])
+    table = study.rank_correlations({"exact": exact, "rounded": rounded}, accuracy, draws=50)
+    assert table.rho["exact"] == table.rho["rounded"] < 1

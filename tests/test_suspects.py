@@ -3,6 +3,7 @@
 import builtins
 import csv
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,8 +74,9 @@ def test_few_images_are_warned_of_and_fewer_refused():
 
 def test_probabilities_must_fit_the_labels():
     clean = np.arange(60) % 2
-    with pytest.raises(ValueError, match="probabilities must have shape"):
-        suspects.estimate(labelled(clean, clean, 2), sure(clean, 3))
+    for bad in (sure(clean, 3), np.where(np.arange(60)[:, None] == 7, np.nan, sure(clean, 2))):
+        with pytest.raises(ValueError, match="probabilities must be finite, of shape"):
+            suspects.estimate(labelled(clean, clean, 2), bad)
 
 
 def test_without_cleanlab_the_extra_is_named(monkeypatch):
@@ -283,3 +285,10 @@ def test_bad_folders_are_named(folder, tmp_path):
 def test_bad_lists_are_named(folder, rows, header, said):
     with pytest.raises(ValueError, match=said):
         data.from_csv(write(folder / "labels.csv", rows, header))
+
+
+def test_folds_and_labels_are_looked_at_first(few):
+    with pytest.raises(ValueError, match="folds must be a whole number of at least 2"):
+        suspects.out_of_sample(few, folds=1)
+    with pytest.raises(ValueError, match=r"labels must lie in"):
+        suspects.out_of_sample(replace(few, labels=few.labels + len(few.classes)))
