@@ -191,11 +191,12 @@ def set_aside(path: Path) -> None:
             if ours:
                 folder = path.parent / "quarantine"
                 folder.mkdir(exist_ok=True)
-                path.replace(folder / path.name)
+                name = path.name if not (folder / path.name).exists() else f"{path.stem}.{secrets.token_hex(4)}.json"
+                path.replace(folder / name)
 
 
 def load(*stores, quarantine: bool = True):
-    """All records of one or more stores as a DataFrame, a row a run; a run in several counts once, as in the last one.
+    """All records of one or more stores as a DataFrame, a row a run; a run in several counts once, as in the last one that has it done.
 
     Columns: the run's fields, `epochs`, `status`, `error`, `test_accuracy` (last epoch) and `best_accuracy` (on the
     test set at the epoch best on validation) in [0, 1], `noise_rate` (share of labels really wrong), `memorised`,
@@ -204,7 +205,10 @@ def load(*stores, quarantine: bool = True):
     """
     import pandas as pd
 
-    found = {record["id"]: record for record in records(*stores, quarantine=quarantine)}
+    found = {}
+    for record in records(*stores, quarantine=quarantine):
+        if record["status"] == "done" or found.get(record["id"], record)["status"] != "done":
+            found[record["id"]] = record
     table = pd.DataFrame([row(record) for record in found.values()], columns=COLUMNS)
     # None, where there is none, as NaN
     return table.astype({"rate": float, "train_size": "Int64", "best_accuracy": float})

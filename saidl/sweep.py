@@ -7,6 +7,7 @@ a process that was killed was doing.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -53,10 +54,11 @@ def run(
     todo = [r for r in {r.id: r for r in runs}.values() if not present(r, store)]
     if todo:
         check_writable(store)
-        title = f"{todo[0].profile} runs"
-        bar = tqdm(total=len(todo), desc=title, disable=not progress or len(todo) < 2)
+        title, alone = f"{todo[0].profile} runs", len(todo) == 1
+        bar = tqdm(total=len(todo), desc=title, disable=not progress or alone)
         with engine(backend, address), bar:
-            others = spread(todo, store, n_jobs, bar)  # left to the sweep that is at them, then waited for
+            # left to the sweep that is at them, then waited for
+            others = spread(todo, store, n_jobs, bar, epochs=progress and alone)
             spread(others, store, n_jobs, bar, wait=True)
     with contextlib.suppress(OSError):  # a store that can only be read keeps what the dead have left in it
         for r in runs:
@@ -82,8 +84,10 @@ def present(run: Run, store: Path) -> bool:
         return False
 
 
-def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = False) -> list[Run]:
-    """Make the runs; returns those that another process is at.
+def spread(
+    todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = False, epochs: bool = False
+) -> list[Run]:
+    """Make the runs, `epochs` with a bar over those of each; returns the runs that another process is at.
 
     When a worker dies, the runs it was doing are made again one by one, each in a process of its own: so the one that
     kills its process is known and recorded, and the others get done.
@@ -91,7 +95,7 @@ def spread(todo: list[Run], store: Path, n_jobs: int | None, bar, wait: bool = F
     busy, seen = [], set()
     while todo:
         try:
-            with contextlib.closing(parallel(todo, store, n_jobs, wait)) as tasks:
+            with contextlib.closing(parallel(todo, store, n_jobs, wait, epochs)) as tasks:
                 for id, ours in tasks:
                     seen.add(id)
                     busy += [] if ours else [r for r in todo if r.id == id]
@@ -133,7 +137,9 @@ def alone(run: Run, store: Path) -> bool:
         return True
 
 
-def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = False) -> Iterator[tuple[str, bool]]:
+def parallel(
+    runs: list[Run], store: Path, n_jobs: int | None, wait: bool = False, epochs: bool = False
+) -> Iterator[tuple[str, bool]]:
     """`make` for every run, on joblib's backend, in the order they are done.
 
     Where that is Dask or Ray, they are asked themselves: through joblib (1.6) a task whose workers died is waited for in
@@ -142,7 +148,7 @@ def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = Fals
     from joblib.parallel import Parallel, delayed, get_active_backend
 
     engine, _ = get_active_backend()
-    given = {"store": str(store), "wait": wait}
+    given = {"store": str(store), "wait": wait, "epochs": epochs}
     if hasattr(engine, "client"):
         from distributed import as_completed
 
@@ -166,7 +172,7 @@ def parallel(runs: list[Run], store: Path, n_jobs: int | None, wait: bool = Fals
         yield from pool(delayed(make)(r, **given) for r in runs)
 
 
-def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:
+def make(run: Run, store: str, wait: bool = False, epochs: bool = False) -> tuple[str, bool]:
     """Do one run and record it, or its error; this is what a worker executes.
 
     Returns: its id, and whether it is dealt with: not when another process is at it and we do not wait. After waiting,
@@ -175,18 +181,22 @@ def make(run: Run, store: str, wait: bool = False) -> tuple[str, bool]:
     path = Path(store) / f"{run.id}.json"
     with ONE_RUN, results.lock(path, wait) as ours:
         if ours and not (results.done(path) or (wait and path.exists())):
-            results.write(attempt(run, path.with_name(f".{run.id}.pt")), store)
+            results.write(attempt(run, path.with_name(f".{run.id}.pt"), epochs), store)
             results.clear(path)
     return run.id, ours
 
 
-def attempt(run: Run, checkpoint: Path) -> dict:
+def attempt(run: Run, checkpoint: Path, epochs: bool = False) -> dict:
     """One run -> its record, done or failed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     began = time.perf_counter()
     try:
-        record = described(run) | {"status": "done"} | execute(run, checkpoint)
+        record = (
+            described(run)
+            | {"status": "done"}
+            | execute(run, checkpoint, progress=epochs and f"{run.loss} {run.model}")
+        )
         if not 0 <= record["test_accuracy"] <= 1:
             raise ValueError(f"its test accuracy is {record['test_accuracy']}")
     except Exception as error:
@@ -200,6 +210,7 @@ def attempt(run: Run, checkpoint: Path) -> dict:
 def described(run: Run) -> dict:
     return {
         "schema": results.SCHEMA, "id": run.id, "run": run.to_dict(), "versions": versions(), "device": device_name(),
+        "precision": training.chosen_precision(run.settings, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
     }  # fmt: skip
 
 
@@ -320,7 +331,9 @@ def check_writable(store: Path) -> None:
 
 @cache
 def versions() -> dict:
-    found = {"python": platform.python_version()}
+    """Of what a result was made with; "code" is a hash of this package's own modules."""
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    found = {"code": hashlib.sha256(code).hexdigest()[:8], "python": platform.python_version()}
     for name in ("saidl", "torch", "torchvision", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from saidl import experiments, losses, results
 from saidl.figures import DEFAULT_METHOD, label, rule_name
+from saidl.noise import HUMAN
 
 MISSING, NAN = "–", float("nan")
 PUBLISHED_AS = {  # our model -> the names it goes by in published.csv
@@ -46,9 +47,9 @@ def queue(profile: str) -> list[experiments.Run]:
     return experiments.queue(profile)
 
 
-def asked(profile: str, task: str = "noise") -> set[tuple[str, str]]:
-    """The (noise, rate as text) settings that a profile's queue asks for."""
-    return {(run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task}
+def asked(profile: str, task: str = "noise") -> list[tuple[str, str, str]]:
+    """The cells, (loss, noise, rate as text), that a profile's queue asks for, in its order."""
+    return [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
 
 
 def rate_text(rate) -> str:
@@ -90,9 +91,8 @@ def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tupl
     """A table's losses and (noise, rate) columns: those the profile's queue asks for and what was run besides at round rates
     (those of `study`, which match one noise to another, are not round)."""
     kinds = [noise] if isinstance(noise, str) else list(noise)
-    asked = [(run.loss, run.noise, rate_text(run.rate)) for run in queue(profile) if run.task == task]
     besides = [key for key in have.index if abs(20 * float(key[2] or 0) % 1) < 1e-9]
-    triples = dict.fromkeys(key for key in (*asked, *besides) if key[1] in kinds)
+    triples = dict.fromkeys(key for key in (*asked(profile, task), *besides) if key[1] in kinds)
     columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
     return list(dict.fromkeys(key[0] for key in triples)), columns
 
@@ -128,7 +128,9 @@ def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noi
     difference = table.ours - table.published
     return table.assign(
         difference=difference,
-        beyond=(difference.abs() > 2 * table.published_std.astype(float) + 1) & (profile == "paper"),
+        beyond=(difference.abs() > 2 * table.published_std.astype(float) + 1)
+        & (profile == "paper")
+        & ~table.noise.isin(HUMAN),  # published of another network, at its best epoch on the test set
     )
 
 
@@ -140,8 +142,8 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
     a row for each loss, noise, rate and variant that we ran and both tables have.
 
     Columns: loss, noise, rate (as published), weights (alpha and beta as text), changed (what is unlike the recipe, as text: settings,
-    or noise drawn as the same share of every class), recipe (is it followed?), ours, later, later_std, earlier, earlier_std, apart (do
-    the tables differ by more than two of their deviations plus one point?), nearer ("later" or "earlier").
+    or noise drawn as the same share of every class), recipe (is it followed?), ours, std, n, later, later_std, earlier, earlier_std,
+    apart (do the tables differ by more than two of their deviations plus one point?), nearer ("later" or "earlier").
     """
     rows = frame[(frame.profile == "paper") & (frame.task == "mnist-noise") & (frame.status == "done")]
     recipe = vars(experiments.recipe("paper", "mnist-noise")[-1])
@@ -156,7 +158,7 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
         changed=changed, recipe=[follows_recipe(row) and not text for row, text in zip(rows.itertuples(), changed, strict=True)],
     )  # fmt: skip
     variant = ["loss", "noise", "rate", "weights", "changed", "recipe"]
-    table = rows.groupby(variant, sort=False).ours.mean().reset_index()
+    table = rows.groupby(variant, sort=False).ours.agg(ours="mean", std="std", n="size").reset_index()
     for name, source in EDITIONS.items():
         part = published()[published().source.str.startswith(source) & (published().dataset == "mnist")]
         part = part.rename(columns={"accuracy": name, "std": f"{name}_std"})
@@ -188,9 +190,11 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     for model, method in dict.fromkeys([*asked, *zip(rows.model, methods, strict=True)]):
         mine = rows[(rows.model == model) & (rows.method == method)]
         name, ours = label(model) + (f" ({method})" if method else ""), {}
-        for size, runs in mine.groupby("parameters"):
+        for (size, _, apart), runs in mine.assign(apart=unlike(mine)).groupby(
+            ["parameters", mine.model_options.map(str), "apart"]
+        ):
             epochs, shown = listed(runs.epochs), listed(record["data"]["train"] for record in runs.record)
-            what = f"{size:,} parameters, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
+            what = f"{size:,} parameters{apart}, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
             ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
             out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, "", size, False))
             if (half := 100 * runs.half_rate.dropna().astype(float)).size:
@@ -211,26 +215,33 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
 def methods(frame: pd.DataFrame) -> pd.DataFrame:
     """Discretisations side by side: runs of state-space models that share everything but the rule and the seed.
 
-    Columns: profile, task, model, what, method, accuracy, std, n; only groups of two rules or more.
+    Columns: profile, task, model, what, options (of the network, without the rule), method, accuracy, std, n; only groups of two
+    rules or more.
     """
     rows = frame[(frame.status == "done") & frame.model.isin(DEFAULT_METHOD) & (frame.loss == "ce") & (frame.rate == 0)]
-    groups = {}
-    for row in rows.itertuples():
-        rest = {k: v for k, v in row.model_options.items() if k not in ("method", "alpha")}
-        what = f"{row.model_options['n_layers']} x {row.model_options['d_model']}, {row.epochs} epochs"
-        rule = rule_name(row.model, row.model_options)
-        settings = experiments.Run.from_dict(row.record["run"]).settings  # with the fields that older records lack
-        key = (row.profile, row.task, label(row.model), what, str(rest), settings)
-        groups.setdefault(key, {}).setdefault(rule, []).append(100 * row.test_accuracy)
-    out = []
-    for key, rules in groups.items():
-        for rule, values in rules.items() if len(rules) > 1 else ():
-            values = pd.Series(values)
-            out.append((*key[:4], rule, values.mean(), values.std(), len(values)))
-    table = pd.DataFrame(out, columns=["profile", "task", "model", "what", "method", "accuracy", "std", "n"])
-    return table.sort_values(
-        ["profile", "task", "what", "accuracy"], ascending=[True, True, True, False], ignore_index=True
+    rest = [{k: v for k, v in options.items() if k not in ("method", "alpha")} for options in rows.model_options]
+    rows = rows.assign(
+        accuracy=100 * rows.test_accuracy.astype(float),
+        model=rows.model.map(label),
+        what=[f"{o['n_layers']} x {o['d_model']}, {e} epochs" for o, e in zip(rest, rows.epochs, strict=True)],
+        method=[rule_name(row.model, row.model_options) for row in rows.itertuples()],
+        options=list(map(str, rest)),
+        # with the fields that older records lack
+        settings=[experiments.Run.from_dict(record["run"]).settings for record in rows.record],
     )
+    key = ["profile", "task", "model", "what", "options", "settings"]
+    table = rows.groupby([*key, "method"], sort=False).accuracy.agg(accuracy="mean", std="std", n="size").reset_index()
+    table = table[table.groupby(key, sort=False).method.transform("size") > 1].drop(columns="settings")
+    return table.sort_values(
+        ["profile", "task", "what", "options", "accuracy"], ascending=[True] * 4 + [False], ignore_index=True
+    )
+
+
+def unlike(rows: pd.DataFrame) -> list[str]:
+    """Of sequence runs, the options of the network that not all have alike, but for its size: ", init legs"."""
+    sized = {"n_layers", "d_model", "method", "alpha", "heads", "dropout"}
+    texts = [{k: f", {k} {v}" for k, v in options.items() if k not in sized} for options in rows.model_options]
+    return ["".join(text for k, text in own.items() if any(o.get(k) != text for o in texts)) for own in texts]
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -243,8 +254,8 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     rows["unusual"] = [row.method != DEFAULT_METHOD.get(row.model, "") for row in rows.itertuples()]
     smallest = rows.groupby(["model", "method"])["size"].transform("min")
     names = []
-    for row, least in zip(rows.itertuples(), smallest, strict=True):
-        own = [row.method, "{} × {}".format(*row.size) if row.size > least else ""]
+    for row, least, apart in zip(rows.itertuples(), smallest, unlike(rows), strict=True):
+        own = [row.method, "{} × {}".format(*row.size) if row.size > least else "", apart.removeprefix(", ")]
         names.append(label(row.model) + (f" ({', '.join(filter(None, own))})" if any(own) else ""))
     return rows.assign(name=names).sort_values(["model", "unusual", "parameters"], kind="stable")
 
@@ -382,7 +393,8 @@ def spread(mean: float, std: float = NAN, digits: int = 2) -> str:
 
 
 def signed(difference: float) -> str:
-    return MISSING if difference != difference else f"{difference:+.2f}".replace("-", "−")
+    # + 0.0: no minus before a zero
+    return MISSING if difference != difference else f"{round(difference, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def short(value: float) -> Tex:

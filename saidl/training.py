@@ -143,7 +143,7 @@ class Fit:
         self.settings, self.device, self.loss, self.seed = settings, device, loss, seed
         self.given = train, test, clean_labels
         self.generator = torch.Generator().manual_seed(seed)
-        self.bf16 = settings.precision == "bfloat16" or (settings.precision == "auto" and multiplies_bfloat16(device))
+        self.precision = chosen_precision(settings, device)
         layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
         self.model = model.to(device, memory_format=layout)
         self.forward = self.model
@@ -340,7 +340,7 @@ class Fit:
         x = (self.view(images) - self.mean) * self.std.reciprocal()
         x = x if self.order is None else x[:, self.order]
         x = x.contiguous(memory_format=torch.channels_last) if self.settings.view == "image" else x
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.forward(x) if every == 1 else self.forward(x[:, ::every], rate=float(every))
 
     # ----------------------------------------------------------------------------------------------------- checkpoints
@@ -406,6 +406,7 @@ class Fit:
             "data": [train.fingerprint, test.fingerprint],
             "clean": None if clean is None else hashlib.sha256(clean.cpu().numpy().tobytes()).hexdigest(),
             "device": self.device.type + " replayed" * replayed,
+            "precision": self.precision,  # "auto" in the settings is the machine's choice
         }
 
 
@@ -423,6 +424,13 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
     shape = [1] * part.ndim
     shape[channel] = -1
     return mean.float().view(shape), std.float().view(shape)
+
+
+def chosen_precision(settings: Settings, device: torch.device) -> str:
+    """What "auto" comes to on a device: "bfloat16" or "float32"."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -23,11 +23,11 @@ def dask_setup(worker):
     from saidl import sweep
     real, mark = sweep.execute, pathlib.Path(os.environ["SAIDL_TEST_MARK"])
 
-    def execute(run, checkpoint=None):
+    def execute(run, checkpoint=None, **given):
         if run.seed == {ALWAYS} or (run.seed == {ONCE} and not mark.exists()):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(run, checkpoint)
+        return real(run, checkpoint, **given)
 
     sweep.execute = execute
 """
@@ -150,14 +150,14 @@ def test_on_ray(tmp_path, expected, monkeypatch):
     fatal = experiments.grid("smoke", loss="mae", rate=0.4, seed=ALWAYS)
     runs, mark = [*grid(0), *fatal, *grid(1, ONCE)], tmp_path / "mark"
 
-    def make(run, store, wait=False):  # pickled by value, so that the workers, too, have this one
+    def make(run, store, **given):  # pickled by value, so that the workers, too, have this one
         from saidl import sweep
 
         if run.seed == 99 or (run.seed == 98 and not mark.exists()):
             mark.touch()
-            sweep.execute = lambda *_: os.kill(os.getpid(), 9)
+            sweep.execute = lambda *_, **__: os.kill(os.getpid(), 9)
         (tmp_path / run.id).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-        return sweep.make(run, store, wait)
+        return sweep.make(run, store, **given)
 
     monkeypatch.setattr(sweep, "make", make)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

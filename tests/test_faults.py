@@ -162,10 +162,10 @@ def logged(runs, store, log):
 
     real = module.execute
 
-    def execute(run, checkpoint):
+    def execute(run, checkpoint, **given):
         with open(log, "a") as file:
             file.write(f"{run.id}\n")
-        return real(run, checkpoint)
+        return real(run, checkpoint, **given)
 
     module.execute = execute
     sweep(runs, store)
@@ -336,11 +336,11 @@ def after(number, action):
 
     real, left = module.execute, [number]
 
-    def execute(run, checkpoint):
+    def execute(run, checkpoint, **given):
         left[0] -= 1
         if not left[0]:
             action()
-        return real(run, checkpoint)
+        return real(run, checkpoint, **given)
 
     module.execute = execute
 
@@ -453,7 +453,7 @@ def deadly(runs, bad, store):
         from saidl import sweep as real
 
         if run.id == bad:
-            real.execute = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            real.execute = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
         return real.make(run, store, wait)
 
     module.make = make

@@ -242,3 +242,10 @@ def test_a_name_looks_the_same_everywhere_and_figures_save(table, tmp_path):
     first, second = (figures.save(fig, tmp_path / name).read_bytes() for name in ("a.pdf", "b.pdf"))
     assert first == second
     assert b"/Type3" not in first  # text is kept as text (fonttype 42)
+
+
+def test_published_rows_are_one_a_cell():
+    for dataset in ("mnist", "cifar10", "cifar100"):
+        rows = figures.published(dataset)
+        assert len(rows)
+        assert not rows.duplicated(["loss", "noise", "rate"]).any()

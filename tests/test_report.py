@@ -102,6 +102,11 @@ def test_numbers_come_from_the_runs(built):
         "acc/huge/symmetric/0.4/ce",
         "seq/quick/digits-sequence/cnn",
         "pub/cifar10/symmetric/0.33/ce",
+        "mnist/symmetric/0.8/nosuch/none",
+        "mnist/symmetric/0.8/nce+rce/none",
+        "early/nosuch",
+        "order/quick/loud/0.4",
+        "far/paper/loud",
     ],
 )
 def test_a_key_that_means_nothing_stops_the_build(key, tmp_path):

@@ -196,3 +196,23 @@ def test_a_run_in_several_stores_counts_once_as_in_the_last(tmp_path):
     table = results.load(tmp_path / "a", tmp_path / "b", tmp_path / "not there").set_index("id")
     assert table.test_accuracy.to_dict() == {RUN.id: 0.3, other.id: 0.2}
     assert len(results.load(tmp_path / "not there")) == 0
+
+
+def test_a_failed_run_of_ones_own_hides_no_result_that_is_recorded(tmp_path):
+    results.write(record(test_accuracy=0.7), tmp_path / "recorded")
+    failed = record(status="failed", error="out of memory")
+    results.write(failed, tmp_path / "own")
+    for stores in (("recorded", "own"), ("own", "recorded")):
+        table = results.load(*(tmp_path / name for name in stores))
+        assert table.status.tolist() == ["done"]
+        assert table.test_accuracy.tolist() == [0.7]
+    assert results.load(tmp_path / "own").error.tolist() == ["out of memory"]
+
+
+def test_damage_upon_damage_is_all_kept(tmp_path):
+    path = tmp_path / f"{RUN.id}.json"
+    for content in (b"first", b"second"):
+        path.write_bytes(content)
+        with pytest.warns(UserWarning, match=RUN.id):
+            results.load(tmp_path)
+    assert {p.read_bytes() for p in (tmp_path / "quarantine").iterdir()} == {b"first", b"second"}

@@ -19,7 +19,7 @@ def made(monkeypatch):
     """Runs of no work whose outcome is a function of the run; a list of what was made, in order."""
     ids = []
 
-    def execute(run, checkpoint=None):
+    def execute(run, checkpoint=None, **_):
         ids.append(run.id)
         return {"test_accuracy": int(run.id, 16) / 16**16, "history": {"seconds": [0.0]}}
 
@@ -40,7 +40,7 @@ def test_a_sweep_makes_what_is_missing_and_returns_all_in_order(tmp_path, made):
 def broken(monkeypatch, bad, outcome):
     real = sweep.execute
 
-    def execute(run, checkpoint=None):
+    def execute(run, checkpoint=None, **_):
         return outcome() if run in bad else real(run, checkpoint)
 
     monkeypatch.setattr(sweep, "execute", execute)
@@ -178,7 +178,7 @@ def test_a_missing_scheduler_is_named_before_any_work(tmp_path, made, monkeypatc
 def test_the_callers_joblib_backend_is_used_and_a_process_does_one_run_at_a_time(tmp_path, monkeypatch):
     busy, most, threads = [], [0], set()
 
-    def execute(run, checkpoint=None):
+    def execute(run, checkpoint=None, **_):
         busy.append(run)
         most[0] = max(most[0], len(busy))
         threads.add(torch.get_num_threads())
@@ -233,3 +233,18 @@ def test_what_a_dead_process_left_is_cleared_away_when_its_run_is_done(tmp_path,
         (tmp_path / f".{RUN.id}.{name}").write_text("left")
     sweep.run(RUNS, tmp_path, progress=False)
     assert sorted(os.listdir(tmp_path)) == sorted(f"{r.id}.json" for r in RUNS)
+
+
+def test_a_single_run_shows_its_epochs(tmp_path, capsys):
+    sweep.run([RUN], tmp_path / "shown")
+    assert f"{RUN.loss} {RUN.model}" in capsys.readouterr().err
+    sweep.run([RUN], tmp_path / "silent", progress=False)
+    assert not capsys.readouterr().err
+
+
+def test_a_record_says_how_exact_it_is_and_which_code_made_it(tmp_path):
+    told = results.read(tmp_path / f"{sweep.run([RUN], tmp_path, progress=False).id[0]}.json")
+    assert told["precision"] == "float32"  # digits' recipe
+    auto = replace(RUN.settings, precision="auto")
+    assert sweep.described(replace(RUN, settings=auto))["precision"] in ("float32", "bfloat16")
+    assert len(told["versions"]["code"]) == 8

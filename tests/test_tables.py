@@ -265,3 +265,58 @@ def test_latex_of_awkward_text():
     assert [tables.short(v) for v in (9.876, 99.96, 247.6, 1906.2)] == ["9.88", "100", "248", "1906"]
     assert tables.short(1.74e22) == r"$1.7\times10^{22}$"
     assert tables.signed(-1.5) == "−1.50"
+
+
+def test_networks_that_differ_in_an_option_are_not_averaged(tmp_path):
+    options = [
+        {"init": "lin"},
+        {"init": "legs"},
+        {"init": "lin", "method": "bilinear"},
+        {"init": "legs", "method": "bilinear"},
+    ]
+    runs = experiments.grid("laptop", task="scifar", model_options=options)
+    for run, accuracy in zip(runs, (0.37, 0.29, 0.38, 0.30), strict=True):
+        results.write(record(run, accuracy), tmp_path)
+    frame = results.load(tmp_path)
+    table = tables.sequences(frame, "laptop", "scifar")
+    ours = table[(table.model == "S4D (zoh)") & (table.source == "")]
+    assert sorted(ours.accuracy) == pytest.approx([29, 37])
+    assert ours.n.tolist() == [1, 1]
+    assert [("init legs" in what, "init lin" in what) for what in ours.what].count((True, False)) == 1
+    assert tables.named(tables.by_recipe(frame, "laptop", "scifar")).name.nunique() == 4
+    pairs = [sorted(part.accuracy) for _, part in tables.methods(frame).groupby("options")]
+    np.testing.assert_allclose(sorted(pairs), [[29, 30], [37, 38]])
+
+
+def test_only_cells_that_the_queue_asks_for_are_missed(tmp_path):
+    runs = experiments.noise_grid("quick")
+    for run in runs[1:]:
+        results.write(record(run, 0.9), tmp_path)
+    (besides,) = experiments.grid("quick", loss="mae", noise="symmetric", rate=0.4)  # of a loss with a row of its own
+    results.write(record(besides, 0.9), tmp_path)
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["absent/quick/symmetric/asymmetric"] == f"1 of its {len(runs)} cells have not been run."
+    results.write(record(runs[0], 0.9), tmp_path)
+    assert Numbers(results.load(tmp_path))["absent/quick/symmetric/asymmetric"] == "Every cell has been run."
+
+
+def test_a_caption_counts_its_own_kind_of_noise(tmp_path):
+    one = experiments.grid("paper", noise="asymmetric", rate=0.4)
+    three = experiments.grid("paper", noise="asymmetric-sequential", rate=0.4, seed=(0, 1, 2))
+    for run in one + three:
+        results.write(record(run, 0.9), tmp_path)
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["about/paper/asymmetric"].endswith(" 1 seed a cell.")
+    assert numbers["about/paper/asymmetric-sequential"].endswith(" 3 seeds a cell.")
+
+
+def test_people_s_labels_were_published_under_another_protocol(tmp_path):
+    (run,) = experiments.grid("paper", noise="human-worst")
+    results.write(record(run, 0.5), tmp_path)
+    table = tables.against_published(results.load(tmp_path), "paper", ["human-worst"])
+    assert table.difference.abs().max() > 20
+    assert not table.beyond.any()
+
+
+def test_a_difference_of_nothing_has_no_minus():
+    assert [tables.signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]

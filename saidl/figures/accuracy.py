@@ -129,12 +129,12 @@ def bars(table, published=None):
 
 
 def published(dataset: str = "cifar10", source: str = "Ma et al. 2020"):
-    """The papers' robust-loss rows of published.csv (accuracy and std in per cent) from one source, as a DataFrame."""
+    """The papers' robust-loss rows of published.csv (accuracy and std in per cent) from the first source so named, as a DataFrame."""
     import pandas as pd
 
     rows = pd.read_csv(Path(__file__).parents[1] / "published.csv")
     rows = rows[(rows.task == "noise") & (rows.dataset == dataset) & rows.source.str.startswith(source)]
-    return rows[(rows.split == "test") & rows.loss.notna()]
+    return rows[(rows.split == "test") & rows.loss.notna()].drop_duplicates(["loss", "noise", "rate"])
 
 
 def losses_of(table) -> list[str]:

@@ -4,7 +4,7 @@
 prose, under report/generated - then latexmk typesets report/main.tex. In the chapters a number is \\val{key}, and `Numbers` looks up
 each key found there: a sentence can name any cell, and a key that means nothing stops the build.
 
-    python -m saidl.report [--no-latex] [--publish] [--packages] [--store FOLDER ...]
+    python -m saidl.cli report [--no-latex] [--publish] [--packages] [--store FOLDER ...]
 """
 
 import os

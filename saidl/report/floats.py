@@ -35,7 +35,8 @@ def grid(frame, profile: str) -> str:
     columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
     often = (table != tables.MISSING).to_numpy().mean(0) > 0.5
     # the widest of all tables: a rate that few losses were run at, for a study, would make it unreadable
-    kept = [i for i, column in enumerate(columns) if column in tables.asked(profile) or often[i]]
+    asked = {cell[1:] for cell in tables.asked(profile)}
+    kept = [i for i, column in enumerate(columns) if column in asked or often[i]]
     rows = [[name, *row] for name, row in zip(table.index, table.to_numpy()[:, kept], strict=True)]
     return table_of(["loss", *(f"{kinds[columns[i][0]]} {columns[i][1]}" for i in kept)], rows)
 
@@ -58,7 +59,8 @@ def editions(frame) -> str:
     for row in table[table.apart | several].itertuples():
         theirs = spread(row.later, row.later_std), spread(row.earlier, row.earlier_std)
         cell = f"{label(row.loss)}, {row.noise} {row.rate}"
-        rows.append([cell, row.weights, row.changed or "none", spread(row.ours), *theirs])
+        ours = spread(row.ours, row.std) + (f" (n = {row.n})" if row.n > 1 else "")
+        rows.append([cell, row.weights, row.changed or "none", ours, *theirs])
     return table_of(["cell", "weights", "changes", "ours", "later", "earlier"], rows, "lllrrr")
 
 
@@ -112,7 +114,7 @@ def best_on_test(frame) -> str:
 def rules_trained(frame) -> str:
     """State-space models that differ in the discretisation alone."""
     rows = []
-    for where, part in tables.methods(frame).groupby(["profile", "task", "model", "what"], sort=False):
+    for where, part in tables.methods(frame).groupby(["profile", "task", "model", "what", "options"], sort=False):
         for i, row in enumerate(part.itertuples()):
             named = [f"{where[2]}, {where[1]} ({where[0]})", where[3]] if i == 0 else ["", ""]
             rows.append([*named, row.method, spread(row.accuracy, row.std, 1), row.n])
@@ -281,7 +283,7 @@ def risk(frame):
 def by_rate(frame, profile: str):
     """The eight losses of the grid at the rates that the profile's queue asks for."""
     rows = tables.by_recipe(frame, profile)
-    cells = tables.asked(profile)
+    cells = {cell[1:] for cell in tables.asked(profile)}
     asked = np.array([cell in cells for cell in zip(rows.noise, rows.rate, strict=True)], bool)
     rows = rows[asked & rows.loss.isin(experiments.PAPER_LOSSES) & rows.noise.isin(("symmetric", "asymmetric"))]
     if rows.empty:

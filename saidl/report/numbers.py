@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from saidl import data, experiments, losses, models, results, tables
+from saidl.checks import one_of
 from saidl.figures import label, rule_name
+from saidl.noise import KINDS
 from saidl.report import evidence, floats
 from saidl.tables import short, spread, tex
 
@@ -94,6 +96,7 @@ class Numbers:
 
     def the_order(self, profile, noise, rate):
         """The losses of a cell with their accuracies, best first."""
+        one_of("noise", noise, KINDS)
         rows = self.rows(profile)
         means = rows[(rows.noise == noise) & (rows.rate == rate)].groupby("loss").accuracy.mean()
         ranked = [f"{tex(label(loss))} ({mean:.1f})" for loss, mean in means.sort_values(ascending=False).items()]
@@ -118,12 +121,16 @@ class Numbers:
     def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
         """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (of focal loss, beta is "detached", its factor
         not being part of the gradient, or "gamma 5")."""
+        (known,) = experiments.grid("paper", task="mnist-noise", loss=loss, noise=noise, rate=float(rate))
+        if ("beta" in dict(known.loss_options)) != beta[:1].isdigit():
+            raise ValueError(f"{loss} is to be named with the weights of a pair, and with them alone")
         weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta.replace("gamma", "γ")
         table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
         return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto"):
         """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""
+        losses.resolve(loss)
         runs = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
@@ -144,6 +151,8 @@ class Numbers:
     def the_far(self, profile, *kinds):
         """The cells further from the published number than two of its deviations and a point, with the differences."""
         name, task = parted(profile)
+        for kind in kinds:
+            one_of("noise", kind, KINDS)
         table = tables.against_published(self.frame, name, kinds, task)
         far = [
             f"{tex(label(row.loss))} at {row.noise} ${row.rate}$ (${row.difference:+.1f}$)"
@@ -157,7 +166,7 @@ class Numbers:
         name, task = parted(profile)
         dataset, size, model, _, settings = experiments.recipe(name, task)
         rows = self.rows(profile)
-        rows = rows[rows.noise.str.startswith(kinds)] if kinds else rows
+        rows = rows[rows.noise.isin(all_of(kinds))] if kinds else rows
         size, epochs = "all" if size is None else f"{size:,}", f"{settings.epochs}"
         if len(rows):
             size = " or ".join(f"{n:,}" for n in sorted({record["data"]["train"] for record in rows.record}))
@@ -173,8 +182,8 @@ class Numbers:
     def the_absent(self, profile, *kinds):
         """How many of the cells that a table is asked to have are empty."""
         name, task = parted(profile)
-        kinds = experiments.HUMAN if kinds == ("human",) else kinds
-        n = tables.against_published(self.frame, name, kinds, task).set_index(["noise", "rate"]).n
+        key = ["loss", "noise", "rate"]
+        n = tables.against_published(self.frame, name, all_of(kinds), task).set_index(key).n
         n = n[n.index.isin(tables.asked(name, task))]
         empty = (n == 0).sum()
         return f"{empty} of its {len(n)} cells have not been run." if empty else "Every cell has been run."
@@ -246,6 +255,11 @@ class Numbers:
     def the_bench(self, what):
         machine = floats.saved_bench(self.frame)["machine"]
         return tex(machine[what]) if machine else "no benchmark recorded"
+
+
+def all_of(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Kinds of noise as a key names them: "human" is all of CIFAR-10N's."""
+    return experiments.HUMAN if kinds == ("human",) else kinds
 
 
 def parted(profile: str) -> tuple[str, str]:
