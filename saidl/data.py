@@ -39,10 +39,11 @@ FINGERPRINTS = {
         "3b2fd42ef98fa5690a35dfd222c3de7860b07a93134ea1faf8afbd21ea44eade",
     ),
 }
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """images (N, C, H, W) uint8 (sounds: int16, made-up sequences: float32, as (N, C, 1, L)); labels (N,) int64; classes, their names;
     index (N,), each sample's place in the full set; files, the full set's file names where it comes from files."""

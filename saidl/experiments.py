@@ -221,10 +221,9 @@ def changed(base: Settings, changes: dict) -> Settings:
     changes = {k: v.item() if hasattr(v, "item") else v for k, v in changes.items()}
     changes = {k: v for k, v in changes.items() if k not in FLOATS or v != getattr(base, k)}
     changes |= {k: float(v) for k, v in changes.items() if k in FLOATS and type(v) is int}
-    try:
-        return replace(base, **changes)
-    except TypeError as error:
-        raise ValueError(f"unknown setting: {error}") from None
+    for name in changes:
+        one_of("setting", name, [f.name for f in fields(Settings)])
+    return replace(base, **changes)
 
 
 def listed(value) -> list:

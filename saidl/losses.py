@@ -97,7 +97,8 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
 
 def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
-    if log_p.numel() > CACHED:
+    # vmap and its kin take the plain operations alone
+    if log_p.numel() > CACHED and not torch._C._are_functorch_transforms_active():
         return _FocalShare.apply(log_p, target, gamma, detached, ceiling)[0]
     return focal_share_in_steps(log_p, target, gamma, detached, ceiling)
 
@@ -463,7 +464,7 @@ def make(name: str, num_classes: int = 10, reduction: str = "mean", **hyper) -> 
         return SINGLE[name](num_classes, reduction, **known(name, hyper, accepted(name)))
     active, passive = ("ce", "rce") if name == "sce" else name.split("+")
     weights = {k: hyper.pop(k) for k in ("alpha", "beta") if k in hyper}
-    known(name, hyper, accepted(active) | accepted(passive))
+    known(name, hyper, accepted(active) | accepted(passive), weights=("alpha", "beta"))
     parts = [
         SINGLE[part](num_classes, **(DEFAULTS.get(part, {}) | {k: v for k, v in hyper.items() if k in accepted(part)}))
         for part in (active, passive)
@@ -484,7 +485,9 @@ def accepted(name: str) -> set[str]:
     return set(inspect.signature(SINGLE[name].__init__).parameters) - {"self", "num_classes", "reduction"}
 
 
-def known(name: str, hyper: dict, allowed: set[str]) -> dict:
+def known(name: str, hyper: dict, allowed: set[str], weights: tuple[str, ...] = ()) -> dict:
     if unknown := set(hyper) - allowed:
-        raise ValueError(f"loss {name!r} has no setting {sorted(unknown)}; it has {sorted(allowed) or 'none'}")
+        raise ValueError(
+            f"loss {name!r} has no setting {sorted(unknown)}; it has {[*weights, *sorted(allowed)] or 'none'}"
+        )
     return hyper

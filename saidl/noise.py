@@ -83,6 +83,8 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     if kind in HUMAN:
         if num_classes != 10:
             raise ValueError(f"{kind} noise is CIFAR-10's: num_classes must be 10, not {num_classes}")
+        if dataset not in (None, "cifar10"):
+            raise ValueError(f"{kind} noise is CIFAR-10's: dataset must be cifar10 or None, not {dataset!r}")
         return normalise_rows(np.array(human_counts()[kind]))
     rate, eye = between("rate", rate, 0, 1), np.eye(num_classes)
     if kind in ("symmetric", "instance-dependent"):
@@ -248,6 +250,8 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
     if images is None or len(images) != len(clean):
         raise ValueError(f"instance-dependent noise needs images, one for each of the {len(clean)} labels")
     x = np.asarray(images, dtype=np.float32).reshape(len(clean), -1)
+    if not np.isfinite(x).all():
+        raise ValueError("images must be finite")
     x = (x - x.mean()) / max(x.std(), 1e-6)
     q = truncated_normal(rate, len(clean), rng)
     noisy = clean.copy()

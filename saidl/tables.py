@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from saidl import experiments, losses, results
-from saidl.figures import DEFAULT_METHOD, label, rule_name
+from saidl.figures import DEFAULT_METHOD, in_order, label, rule_name
 from saidl.noise import HUMAN
 
 MISSING, NAN = "–", float("nan")
@@ -94,7 +94,7 @@ def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tupl
     besides = [key for key in have.index if abs(20 * float(key[2] or 0) % 1) < 1e-9]
     triples = dict.fromkeys(key for key in (*asked(profile, task), *besides) if key[1] in kinds)
     columns = sorted({key[1:] for key in triples}, key=lambda column: (kinds.index(column[0]), float(column[1] or 0)))
-    return list(dict.fromkeys(key[0] for key in triples)), columns
+    return in_order(key[0] for key in triples), columns
 
 
 # ----------------------------------------------------------------------------------------------------------- tables

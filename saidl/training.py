@@ -106,7 +106,7 @@ def fit(
     """Train `model` in place and say how it went; it comes back to the device that it was on.
 
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
-        scalar; seed, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
+        scalar; seed >= 0, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
         continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
         groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`); progress, True or a label for the
@@ -118,10 +118,11 @@ def fit(
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no GPU")
+    whole("seed", seed)
     clean_labels = None if clean_labels is None else torch.as_tensor(clean_labels)
     check_data(train, test, clean_labels)
-    if isinstance(loss, RobustLoss) and loss.reduction != "mean":
-        raise ValueError(f"the loss's reduction must be 'mean', not {loss.reduction!r}")
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise ValueError(f"the loss's reduction must be 'mean', not {reduction!r}")
     on_gpu, home = device.type == "cuda", next((p.device for p in model.parameters()), device)
     with (
         torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
@@ -170,6 +171,9 @@ class Fit:
                 raise ValueError(f"train and test must have one size to be permuted alike, not {one} and {other}")
             self.order = data.permutation(train.images[0, 0].numel()).to(device)
 
+        # what the L1 penalty is on: as decay, not on a state-space model's A, B and dt
+        decaying = models.parameter_groups(self.model, settings.lr, 0.0)[0]["params"]
+        self.weights = [p for p in decaying if p.ndim > 1] if settings.l1 else []
         groups = groups or models.parameter_groups
         recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
         fused = all(p.is_floating_point() for p in self.model.parameters())  # there is no kernel for complex ones
@@ -184,7 +188,8 @@ class Fit:
             for group in self.optimizer.param_groups:
                 group["lr"] = torch.tensor(group["lr"], device=device)
         self.advance = cuda_graph.Replayed(self.step, self.changes) if recorded else self.step
-        self.sums = torch.zeros(4, device=device, dtype=torch.float64)  # loss, hits, memorised, resisted
+        wide = torch.float32 if device.type == "mps" else torch.float64  # all that there is
+        self.sums = torch.zeros(4, device=device, dtype=wide)  # loss, hits, memorised, resisted
         self.history = History()
         self.num_classes = len(train.classes)
 
@@ -271,8 +276,7 @@ class Fit:
         given = labels[index]
         logits = self.predict(images[index] if crops is None else data.crop_flip(self.canvas, index, crops))
         value = self.loss(at_least_single(logits), given)  # a loss of one's own stands outside autocast
-        weights = [p for p in self.model.parameters() if p.ndim > 1] if self.settings.l1 else []
-        penalised = value + self.settings.l1 * sum(p.abs().sum() for p in weights) if weights else value
+        penalised = value + self.settings.l1 * sum(p.abs().sum() for p in self.weights) if self.weights else value
         self.optimizer.zero_grad(set_to_none=True)
         penalised.backward()
         if self.settings.clip:
@@ -307,7 +311,7 @@ class Fit:
                 self.history.half_rate = [self.accuracy(images, labels, every=2)]
         return {
             "valid_accuracy": self.accuracy(*self.valid) if len(self.valid[1]) else math.nan,
-            "test_accuracy": (table.trace() / len(labels)).item(),
+            "test_accuracy": table.trace().item() / len(labels),
             "class_accuracy": (table.diagonal() / table.sum(1).clamp_min(1)).tolist(),
         }
 
@@ -316,7 +320,7 @@ class Fit:
         return {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
 
     def accuracy(self, images: Tensor, labels: Tensor, every: int = 1) -> float:
-        return (self.guesses(images, every) == labels).double().mean().item()
+        return (self.guesses(images, every) == labels).sum().item() / len(labels)
 
     @torch.inference_mode()
     def guesses(self, images: Tensor, every: int = 1) -> Tensor:
@@ -402,7 +406,7 @@ class Fit:
             "model": repr(self.model),
             "settings": asdict(self.settings),
             "seed": self.seed,
-            "loss": repr(self.loss),
+            "loss": described(self.loss),
             "data": [train.fingerprint, test.fingerprint],
             "clean": None if clean is None else hashlib.sha256(clean.cpu().numpy().tobytes()).hexdigest(),
             "device": self.device.type + " replayed" * replayed,
@@ -424,6 +428,14 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
     shape = [1] * part.ndim
     shape[channel] = -1
     return mean.float().view(shape), std.float().view(shape)
+
+
+def described(loss) -> str:
+    """A loss with every setting and weight that it holds: those of others do not all show in their repr."""
+    if not isinstance(loss, nn.Module):
+        return repr(loss)
+    own = [{k: v for k, v in vars(m).items() if not k.startswith("_") and k != "training"} for m in loss.modules()]
+    return f"{loss!r} {own} {loss.state_dict()}"
 
 
 def chosen_precision(settings: Settings, device: torch.device) -> str:

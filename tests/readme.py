@@ -102,8 +102,8 @@ def sequence_note(frame) -> str:
     digits = tables.by_recipe(other, "quick", "digits-sequence").query("model == 'transformer'").test_accuracy.mean()
     return (
         f"LSTM and Transformer learn at a rate of {small:g}, the others at {large:g} (on digits all at {all_alike:g}); on speech the "
-        f"Transformer had {one} epoch, the others {ten}. Its accuracy on digits depends on rounding: on another kind of processor it "
-        f"ends at {100 * digits:.1f}."
+        f"Transformer had {one} epoch, the others {ten}. The Transformer's accuracy on digits depends on rounding: on another kind of "
+        f"processor it ends at {100 * digits:.1f}."
     )
 
 
@@ -144,7 +144,7 @@ def speed() -> str:
             rows.append([row["name"], f"{row['ratio']:.0f}" if row["ratio"] >= 10 else f"{row['ratio']:.2g}", whose])
         said.append(f"`{file}`: {machine['cpu']}, {machine['cores']} cores, torch on {machine['threads']} of them")
     table = markdown(["row: what, its baseline", "times faster", "whose baseline"], rows)
-    return f"{table}\nBelow 1, ours is the slower one. {'; '.join(said)}.\n"
+    return f"{table}\nRows in which ours is the slower one: notebook 09. {'; '.join(said)}.\n"
 
 
 def updated(text: str) -> str:

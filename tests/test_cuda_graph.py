@@ -181,8 +181,9 @@ def on_meta(run, monkeypatch):
     meta = lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x  # noqa: E731
     for name, value in vars(fit).items():
         setattr(fit, name, tuple(map(meta, value)) if isinstance(value, tuple) else meta(value))
-    fit.device, fit.bf16 = torch.device("meta"), False
+    fit.device, fit.precision = torch.device("meta"), "float32"
     fit.model.to("meta")
+    fit.weights = [p for p in fit.model.parameters() if p.ndim > 1] if run.settings.l1 else []
     fit.optimizer = torch.optim.SGD(fit.model.parameters(), 0.1)
     return fit
 

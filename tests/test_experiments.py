@@ -115,7 +115,7 @@ def test_profile_comes_from_the_environment(monkeypatch):
         ({"model": "cnn8", "view": "sequence"}, "model must be one of .* for noise, which shows sequences"),
         ({"task": "chess"}, "task must be one of"),
         ({"noise": "human-worst"}, "CIFAR-10's"),
-        ({"learning_rate": 1}, "unknown setting"),
+        ({"learning_rate": 1}, "setting must be one of epochs, .*not 'learning_rate'"),
         ({"epochs": 0}, "epochs must be"),
     ],
 )

@@ -292,3 +292,12 @@ def test_settings_follow_the_data_set():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_an_ensemble_at_once_is_one_after_another():
+    torch.manual_seed(0)
+    z, y = torch.randn(3, 40, 1700), torch.arange(40)  # more entries than a loss takes in one piece
+    loss = losses.make("nfl", 1700)
+    at_once = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(z, y)
+    for one, found in zip(z, at_once, strict=True):
+        torch.testing.assert_close(torch.func.grad(loss)(one, y), found)

@@ -391,3 +391,41 @@ def test_bad_labels_and_divergence_are_named():
         training.fit(small(), *DIGITS, losses.make("ce", reduction="sum"), PLAIN, seed=0)
     with pytest.raises(ValueError, match="training diverged"):
         training.fit(small(), DIGITS.train, DIGITS.test, lambda z, y: z.sum() * float("nan"), PLAIN, seed=0)
+
+
+def test_the_l1_penalty_leaves_a_state_space_models_system_alone():
+    split = data.load("digits", train_size=100)
+    torch.manual_seed(0)
+    net = models.make("s4d", d_input=1, num_classes=10, d_model=4, n_layers=1)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    settings = Settings(epochs=2, batch_size=50, view="sequence", optimizer="adamw", weight_decay=0.0, l1=1e-3, clip=0)
+    training.fit(net, *split, lambda z, y: 0 * z.sum(), settings, seed=0)
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved
+    assert not [name for name in moved if any(part in name for part in ("log_dt", "log_A_real", "A_imag"))]
+
+
+def test_a_checkpoint_is_of_the_loss_with_all_its_settings(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    split = data.load("digits", train_size=100)
+
+    def losses_of(loss, checkpoint=None):
+        torch.manual_seed(0)
+        net = models.make("small-cnn", channels=(4, 8))
+        settings = Settings(epochs=2, batch_size=50, precision="float32")
+        return training.fit(net, *split, loss, settings, seed=0, checkpoint=checkpoint).loss
+
+    other, checkpoint = torch.nn.CrossEntropyLoss(label_smoothing=0.3), tmp_path / "run.pt"
+    losses_of(torch.nn.CrossEntropyLoss(), checkpoint)
+    assert losses_of(other, checkpoint) == losses_of(other)
+    assert "it is another run's" in capsys.readouterr().out
+
+
+def test_seed_and_reduction_are_looked_at_first():
+    split = data.load("digits", train_size=100)
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        training.fit(models.make("small-cnn"), *split, torch.nn.CrossEntropyLoss(), Settings(epochs=1), seed=1.5)
+    with pytest.raises(ValueError, match="reduction must be 'mean'"):
+        training.fit(
+            models.make("small-cnn"), *split, torch.nn.CrossEntropyLoss(reduction="none"), Settings(epochs=1), seed=0
+        )

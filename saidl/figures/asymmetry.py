@@ -124,7 +124,7 @@ def rank_intervals(tables: Mapping[str, object]):
         at = np.arange(len(rows)) + 0.7 * ((i + 0.5) / len(tables) - 0.5)
         error = [(rows.rho - rows.low).clip(lower=0), (rows.high - rows.rho).clip(lower=0)]
         ax.errorbar(rows.rho, at, xerr=error, label=label(loss), **look(loss) | {"linestyle": "none"}, capsize=2)
-    ax.set(xlabel=r"Spearman's $|\rho|$ with the test accuracy, 95 % bootstrap interval", xlim=(0, 1.02))
+    ax.set(xlabel=r"Spearman's $|\rho|$ with the test accuracy, 95% bootstrap interval", xlim=(0, 1.02))
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

@@ -43,7 +43,7 @@ def matrices(
 
 def transition(noisy, classes=None):
     """The nominal transition matrix of a `noise.Noisy` beside the one its draw realised."""
-    title = f"realised, {100 * noisy.rate:.1f} % of labels wrong"
+    title = f"realised, {100 * noisy.rate:.1f}% of labels wrong"
     return matrices({"nominal": noisy.nominal, title: noisy.realised}, classes, columns=2)
 
 

@@ -12,11 +12,13 @@ METHOD_COLOURS = {
     "gbt": "#E69F00", "dirac": "#CC79A7", "async": "#56B4E9",
 }  # fmt: skip
 DEFAULT_METHOD = {"s4d": "zoh", "s4": "bilinear"}
-# of a model's other sizes and discretisations
+# of a model's other discretisations and sizes, the usual two first
 FURTHER = [
     {"color": colour, "marker": marker, "linestyle": "--"}
     for colour, marker in zip(("#56B4E9", "#000000", "#882255", "#999933", "#661100", "#332288"), "vPX<p*", strict=True)
 ]
+
+VARIANTS = dict(zip(("bilinear", "zoh, 4 × 128"), FURTHER, strict=False))  # S4D's, the same in every figure
 
 
 @figure
@@ -65,12 +67,13 @@ def learning(parts: Mapping, by=("epoch", "minutes"), columns: int = 3):
     for ax in axes.flat:
         ax.set_axis_off()
     styles = {}  # one for each name, the same in all panels: a model's first name has its colour
-    others = iter(FURTHER * 3)
+    others = iter(FURTHER[len(VARIANTS) :] * 3)
     for table in parts.values():
         for model, name in zip(table.model, table.name, strict=True):
             if (model, name) not in styles:
                 first = all(other != model for other, _ in styles)
-                styles[model, name] = look(model) if first else look(model) | next(others)
+                variant = name.partition(" (")[2].rstrip(")")
+                styles[model, name] = look(model) | ({} if first else VARIANTS.get(variant) or next(others))
     for n, (title, table) in enumerate(parts.items()):
         rows = range(n // columns * len(by), (n // columns + 1) * len(by))
         for ax, against in zip(axes[rows, n % columns], by, strict=True):

@@ -95,12 +95,20 @@ class Numbers:
         return percent(floats.losing(self.cell(profile, noise, rate, loss))[0])
 
     def the_order(self, profile, noise, rate):
-        """The losses of a cell with their accuracies, best first."""
+        """The losses of a cell with their accuracies, best first; those within a point of the first of them stand together."""
         one_of("noise", noise, KINDS)
         rows = self.rows(profile)
         means = rows[(rows.noise == noise) & (rows.rate == rate)].groupby("loss").accuracy.mean()
-        ranked = [f"{tex(label(loss))} ({mean:.1f})" for loss, mean in means.sort_values(ascending=False).items()]
-        return ", ".join(ranked) or NOT_RUN
+        groups = []
+        for loss, mean in means.sort_values(ascending=False).items():
+            if not groups or groups[-1][0][1] - mean > 1 + 1e-9:
+                groups.append([])
+            groups[-1].append((tex(label(loss)), mean))
+        ranked = []
+        for group in groups:
+            ends = dict.fromkeys(f"{group[i][1]:.1f}" for i in (0, -1))
+            ranked.append(f"{', '.join(name for name, _ in group)} ({' to '.join(ends)})")
+        return "; ".join(ranked) or NOT_RUN
 
     def the_seq(self, profile, task, model, method="", which="smallest"):
         """A sequence model's accuracy: of its "smallest" or "largest" size run, or tested at "half" the sampling rate."""
@@ -231,10 +239,13 @@ class Numbers:
             noisy = row.task == "noise"
             run = f"{label(row.loss)}, {row.noise} {row.rate:g}" if noisy else f"{label(row.model)} {row.task}"
             return f"{tex(run)} (${gap[row.name]:+.1f}$)"
-        counts = {"runs": len(both), "equal": (gap == 0).sum(), "point": (gap.abs() > 1).sum()}
+        counts = {"runs": len(both), "equal": (gap.abs() < 1e-4).sum(), "point": (gap.abs() > 1).sum()}
         return str(counts[what])
 
     def the_runs(self, which):
+        """How many are recorded: "all", "failed", "other" than by a recipe, or in a store of its own, "first-epoch" or "other-cpu"."""
+        if which in ("first-epoch", "other-cpu"):
+            return f"{len(results.load(results.recorded(which), quarantine=False)):,}"
         done = self.frame[self.frame.status == "done"]
         counts = {"all": len(done), "failed": len(self.frame) - len(done)}
         if which == "other":

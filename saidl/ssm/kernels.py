@@ -143,13 +143,18 @@ def direct_conv(u: Tensor, kernel: Tensor) -> Tensor:
 def power_sum_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
     """2 Re sum_n C_n Ab_n^l Bb_n for l < length: Ab and Bb (H, N), C (..., H, N) -> (..., H, length)."""
     c = 2 * C * Bb
-    z = Ab.expand_as(c).reshape(-1, c.shape[-1])
-    return _PowerSums.apply(c.flatten(0, -2), z, length, C.real.dtype).unflatten(0, c.shape[:-1])
+    given = c.flatten(0, -2), Ab.expand_as(c).reshape(-1, c.shape[-1]), length, C.real.dtype
+    return (_power_sums(*given)[0] if transformed() else _PowerSums.apply(*given)).unflatten(0, c.shape[:-1])
 
 
 def full(x: Tensor) -> Tensor:
     """float64 as it is, everything below float32 as float32."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work (vmap, grad, jvp ..): it takes the plain operations, not the functions below."""
+    return torch._C._are_functorch_transforms_active()
 
 
 def wide_complex(x: Tensor) -> torch.dtype:
@@ -241,9 +246,10 @@ def _complex(x: Tensor) -> Tensor:
 def krylov_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
     """C Ab^l Bb for l < length: Ab (H, N, N), Bb (H, N), C (..., H, N) -> (..., H, length)."""
     s, J = split(length)
-    columns, Abs = _Krylov.apply(Ab, Bb.unsqueeze(1), s, True)  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
+    apply = _krylov if transformed() else _Krylov.apply
+    columns, Abs = apply(Ab, Bb.unsqueeze(1), s, True)[:2]  # Ab^i Bb: (H, s, N), and Ab^s: (H, N, N)
     starts = C.reshape(-1, *Bb.shape).transpose(0, 1)  # (H, m, N), m = 2 of a bidirectional layer
-    rows, _ = _Krylov.apply(Abs.mT, starts, J, False)  # C Ab^(sj): (H, J m, N)
+    rows = apply(Abs.mT, starts, J, False)[0]  # C Ab^(sj): (H, J m, N)
     K = rearrange(rows @ columns.mT, "h (j m) s -> m h (j s)", m=starts.shape[1])
     return K[..., :length].reshape(*C.shape[:-1], length)
 
@@ -324,7 +330,8 @@ class _FFTConv(torch.autograd.Function):
 
 def conv(u: Tensor, kernel: Tensor) -> Tensor:
     with torch.autocast(u.device.type, enabled=False):
-        return _FFTConv.apply(u, kernel[..., : u.shape[-1]])
+        kernel = kernel[..., : u.shape[-1]]
+        return _plain_conv(None, u, kernel)[0] if transformed() else _FFTConv.apply(u, kernel)
 
 
 def fft_size(least: int) -> int:
@@ -419,7 +426,7 @@ def real_column(x: Tensor) -> Tensor:
 
 def real_row(C: Tensor) -> Tensor:
     """The row with real_row(C) real_column(x) = 2 Re(C x)."""
-    return real_column(C.conj())
+    return math.sqrt(2) * torch.cat([C.real, -C.imag], -1)
 
 
 def complex_row(row: Tensor) -> Tensor:

@@ -105,7 +105,8 @@ class _SSM(nn.Module):
 
     @_exactly
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
-        kernel = self._kernel_and_skip if torch.is_grad_enabled() or not self.D.is_cpu else self._kept
+        anew = torch.is_grad_enabled() or kernels.transformed() or not self.D.is_cpu
+        kernel = self._kernel_and_skip if anew else self._kept
         return CONVS[self.conv](u.transpose(1, 2), kernel(u.shape[1], rate)).transpose(1, 2)
 
     def _kernel_and_skip(self, length: int, rate: float) -> Tensor:

@@ -35,6 +35,7 @@ import numpy as np
 
 def hippo_legs(n):
     """HiPPO-LegS, whose state holds the coefficients of the past in n Legendre polynomials: A (n, n), B (n,)."""
+    require(n == int(n) >= 1, "n", n, "a whole number of at least 1")
     r = np.sqrt(2 * np.arange(n) + 1)
     return -np.tril(np.outer(r, r), -1) - np.diag(np.arange(1.0, n + 1)), r
 
@@ -45,6 +46,7 @@ def hippo_modes(n):
     With P_k = sqrt(k + 1/2), A + P P^T is -1/2 on the diagonal plus a skew-symmetric matrix. That is normal, so a
     unitary V diagonalises it: A = V (Lambda - (V^H P)(V^H P)^H) V^H. Times -i the skew part is Hermitian: `eigh`.
     """
+    require(n % 2 == 0, "n", n, "even, as the modes come in pairs")
     A, B = hippo_legs(n)
     P = np.sqrt(np.arange(n) + 0.5)
     omega, V = np.linalg.eigh(-1j * (A + np.outer(P, P) + 0.5 * np.eye(n)))

@@ -446,3 +446,29 @@ def test_bad_calls(cls):
         with pytest.raises(ValueError, match="gaps must be"):
             events.step(u[:, 0], events.initial_state(2), gap)
     assert torch.equal(events(u, gaps=[0, 1, 1, 2, 1]), events(u, gaps=torch.tensor([0.0, 1, 1, 2, 1])))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:`torch.jit.script`")  # torch.func's own
+@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_transforms_of_torch_func_are_what_they_stand_for(cls, bidirectional):
+    """An ensemble at once by vmap, gradients of each sample, and a forward derivative."""
+    torch.manual_seed(0)
+    layers = [make(cls, H=3, N=4, bidirectional=bidirectional) for _ in range(2)]
+    layer, x = layers[0], torch.randn(2, 7, 3, dtype=torch.float64)
+    call = lambda p, x: torch.func.functional_call(layer, p, (x,))  # noqa: E731
+    stacked, _ = torch.func.stack_module_state(layers)
+    one_by_one = torch.stack([one(x) for one in layers])
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.testing.assert_close(torch.func.vmap(lambda p: call(p, x))(stacked), one_by_one)
+    p = {name: value.detach() for name, value in layer.named_parameters()}
+    of_one = torch.func.grad(lambda p, x: call(p, x[None]).square().sum())
+    each = torch.func.vmap(of_one, in_dims=(None, 0))(p, x)
+    for i in range(2):
+        usual = torch.autograd.grad(layer(x[i : i + 1]).square().sum(), tuple(layer.parameters()))
+        torch.testing.assert_close([each[name][i] for name in p], list(usual))
+    along = {name: torch.randn_like(value) for name, value in p.items()}
+    _, slope = torch.func.jvp(lambda p: call(p, x), (p,), (along,))
+    ahead, behind = (call({n: v + h * along[n] for n, v in p.items()}, x) for h in (1e-6, -1e-6))
+    torch.testing.assert_close(slope, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-7)

@@ -297,6 +297,8 @@ def test_glu_does_not_overflow():
     ("name", "call"),
     [
         ("layer", lambda: s4.Classifier(1, 2, layer="lstm")),
+        ("n", lambda: s4.hippo_legs(0)),
+        ("n", lambda: s4.hippo_modes(5)),
         ("d_state", lambda: s4.Classifier(1, 2, d_state=5)),
         ("d_state", lambda: s4.Classifier(1, 2, d_state=4.0)),
         ("d_input", lambda: s4.Classifier(0, 2)),
