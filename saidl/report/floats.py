@@ -269,7 +269,7 @@ def note(text: str):
 
 def matrices(frame):
     kinds = ("symmetric", "asymmetric", "pair-flip", "human-aggregate", "human-worst")
-    return figures.matrices({kind: noise.transition_matrix(kind, 0.4) for kind in kinds}, data.CIFAR10_CLASSES)
+    return figures.matrices({kind: noise.transition_matrix(kind, 0.4) for kind in kinds})
 
 
 def risk(frame):
