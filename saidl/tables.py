@@ -253,9 +253,12 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     )
     rows["unusual"] = [row.method != DEFAULT_METHOD.get(row.model, "") for row in rows.itertuples()]
     smallest = rows.groupby(["model", "method"])["size"].transform("min")
+    rows["apart"] = ""
+    for _, part in rows.groupby("model"):
+        rows.loc[part.index, "apart"] = unlike(part)
     names = []
-    for row, least, apart in zip(rows.itertuples(), smallest, unlike(rows), strict=True):
-        own = [row.method, "{} × {}".format(*row.size) if row.size > least else "", apart.removeprefix(", ")]
+    for row, least in zip(rows.itertuples(), smallest, strict=True):
+        own = [row.method, "{} × {}".format(*row.size) if row.size > least else "", row.apart.removeprefix(", ")]
         names.append(label(row.model) + (f" ({', '.join(filter(None, own))})" if any(own) else ""))
     return rows.assign(name=names).sort_values(["model", "unusual", "parameters"], kind="stable")
 

@@ -213,6 +213,10 @@ def test_runs_of_one_model_in_two_sizes_have_two_names(tmp_path):
     rows = tables.by_recipe(results.load(tmp_path), "laptop", "smnist")
     assert tables.named(rows).name.tolist() == ["S4D (zoh)", "S4D (zoh, 4 × 128)", "S4D (bilinear)"]
     assert tables.named(rows[rows.parameters == 5000]).name.tolist() == ["S4D (zoh)", "S4D (bilinear)"]
+    for run in experiments.matched("laptop", "smnist"):  # whose networks have other options
+        results.write(record(run, 0.9), tmp_path)
+    names = tables.named(tables.by_recipe(results.load(tmp_path), "laptop", "smnist")).name.tolist()
+    assert [name for name in names if not name.startswith("S4D")] == ["LSTM", "S4 (bilinear)", "Transformer"]
 
 
 def test_discretisations_are_compared_over_seeds_whenever_they_were_recorded(tmp_path):
