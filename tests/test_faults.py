@@ -449,12 +449,12 @@ def deadly(runs, bad, store):
     """A sweep over two workers, where making one run kills its process, as the system does when memory is short."""
     from saidl import sweep as module
 
-    def make(run, store, wait=False):  # pickled by value, so that the workers, too, have this one
+    def make(run, store, **given):  # pickled by value, so that the workers, too, have this one
         from saidl import sweep as real
 
         if run.id == bad:
             real.execute = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-        return real.make(run, store, wait)
+        return real.make(run, store, **given)
 
     module.make = make
     sweep(runs, store, n_jobs=2)

@@ -151,7 +151,7 @@ def test_matrices_show_their_entries():
     nominal, realised = figures.transition(noisy).axes[:2]
     np.testing.assert_array_equal(nominal.images[0].get_array(), noisy.nominal)
     np.testing.assert_array_equal(realised.images[0].get_array(), noisy.realised)
-    assert "20.0 %" in realised.get_title()
+    assert "20.0%" in realised.get_title()
     assert sum(text.get_text() == ".40" for text in nominal.texts) == 5
 
 
