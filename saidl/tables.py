@@ -238,7 +238,8 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def unlike(rows: pd.DataFrame) -> list[str]:
-    """Of sequence runs, the options of the network that not all have alike, but for its size: ", init legs"."""
+    """Of each sequence run, the network's options that not all runs have alike, as text: ", init legs". Its size, rule and dropout
+    are told elsewhere."""
     sized = {"n_layers", "d_model", "method", "alpha", "heads", "dropout"}
     texts = [{k: f", {k} {v}" for k, v in options.items() if k not in sized} for options in rows.model_options]
     return ["".join(text for k, text in own.items() if any(o.get(k) != text for o in texts)) for own in texts]
