@@ -266,7 +266,11 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 
 def lost_classes(record: dict, epoch: int = -1) -> list[int]:
     """The classes of which an epoch's network (0: the first, -1: the last) names less than 2 % of the test images rightly."""
-    return [c for c, share in enumerate(record["history"]["class_accuracy"][epoch]) if share < 0.02]
+    return lost(record["history"]["class_accuracy"][epoch])
+
+
+def lost(class_accuracy: list[float]) -> list[int]:
+    return [c for c, share in enumerate(class_accuracy) if share < 0.02]
 
 
 def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
@@ -274,8 +278,25 @@ def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     rows = frame[frame.status == "done"]
     weights = {name: [options.get(name, NAN) for options in rows.loss_options] for name in ("alpha", "beta")}
     precision = [record["run"]["settings"]["precision"] for record in rows.record]
-    lost = [lost_classes(record, 0) for record in rows.record]
-    return rows[["loss", "seed"]].assign(**weights, precision=precision, lost=lost)
+    return rows[["loss", "seed"]].assign(
+        **weights, precision=precision, lost=[lost_classes(record, 0) for record in rows.record]
+    )
+
+
+def released_epoch(path=None) -> pd.DataFrame:
+    """The same of the code that Ma et al. 2020 released, at its own weights (report/results/released.json, made by
+    `python -m tests.benchmarks.released`), its `precision` "released code"; no rows where it is not recorded."""
+    path = Path(path or results.recorded("released.json"))
+    made = json.loads(path.read_text()) if path.exists() else []
+    weights = [losses.settings(row["loss"], "mnist")[0] for row in made]
+    columns = {
+        "loss": [row["loss"] for row in made],
+        "seed": [row["seed"] for row in made],
+        **{name: [own.get(name, NAN) for own in weights] for name in ("alpha", "beta")},
+        "precision": "released code",
+        "lost": [lost(row["class_accuracy"]) for row in made],
+    }
+    return pd.DataFrame(columns)
 
 
 def classes_named(record: dict) -> int:

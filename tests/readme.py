@@ -27,16 +27,21 @@ def noise_table(frame, profile: str) -> str:
         values = [tables.value(have, (loss, *column))[0] for column in columns]
         if any(v == v for v in values):
             rows.append([tables.label(loss), *(f"{v:.1f}" if v == v else "" for v in values)])
-    names = ["clean" if rate == "0" else SHORT[kind] + rate for kind, rate in columns]
-    return markdown(["loss", *names], rows)
+    return markdown(["loss", *(short(*column) for column in columns)], rows)
+
+
+def short(kind: str, rate: str) -> str:
+    return "clean" if rate == "0" else SHORT[kind] + rate
 
 
 def seeds(counts) -> str:
     """How many seeds stand behind a table's cells, {(loss, noise, rate): n}."""
-    several = [
-        f"{n:.0f} for {tables.label(loss)} {SHORT[kind]}{rate}" for (loss, kind, rate), n in counts.items() if n > 1
-    ]
-    return "one seed" + (f" (mean of {', of '.join(several)})" if several else "")
+    several = {}  # (n, column): losses
+    for (loss, *column), n in counts.items():
+        if n > 1:
+            several.setdefault((round(n), short(*column)), []).append(tables.label(loss))
+    told = "; ".join(f"{', '.join(losses)} at {column}: mean of {n}" for (n, column), losses in several.items())
+    return "one seed" + (f" ({told})" if told else "")
 
 
 def noise_seeds(frame, profile: str) -> str:
@@ -51,9 +56,8 @@ def mnist_table(frame) -> str:
     rows = tables.against_published(frame, "paper", kinds, "mnist-noise").query("n > 0")
     columns = sorted({(row.noise, row.rate) for row in rows.itertuples()}, key=lambda c: (kinds.index(c[0]), c[1]))
     cells = {(row.loss, row.noise, row.rate): f"{row.ours:.1f} ({row.published:.1f})" for row in rows.itertuples()}
-    names = [SHORT[kind] + rate for kind, rate in columns]
     return markdown(
-        ["loss", *names],
+        ["loss", *(short(*column) for column in columns)],
         [[tables.label(loss), *(cells.get((loss, *c), "") for c in columns)] for loss in dict.fromkeys(rows.loss)],
     )
 

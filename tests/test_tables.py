@@ -1,5 +1,6 @@
 """Tables against the numbers they are made from."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from saidl import experiments, losses, results, tables
-from saidl.report.numbers import Numbers
+from saidl.report.numbers import NOT_RUN, Numbers
 from saidl.training import Settings
 
 
@@ -193,6 +194,16 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     assert numbers["early/nfl+mae/1"] == numbers["early/nfl+mae/10/2"] == "0 of 1"
     assert numbers["early/nfl+mae/10/1/float32"] == "1 of 1"
     assert numbers["early/ce"] == "1 of 2"
+    assert numbers["early/nfl+mae/10/1/released code"] == NOT_RUN
+    theirs = [
+        {"loss": "nfl+mae", "seed": 0, "class_accuracy": [1.0, 0.0]},
+        {"loss": "nfl+mae", "seed": 1, "class_accuracy": [1.0, 0.9]},
+        {"loss": "mae", "seed": 0, "class_accuracy": [0.0, 0.0]},
+    ]
+    (tmp_path / "released.json").write_text(json.dumps(theirs))
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["early/nfl+mae/10/1/released code"] == "1 of 2"
+    assert tables.released_epoch().lost.tolist() == [[1], [], [0, 1]]
 
 
 def test_classes_that_are_lost_and_classes_that_are_named():

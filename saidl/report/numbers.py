@@ -137,9 +137,11 @@ class Numbers:
         return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto"):
-        """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch")."""
+        """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch"; with precision
+        "released code" the authors')."""
         losses.resolve(loss)
-        runs = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
+        ours = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
+        runs = tables.released_epoch() if precision == "released code" else ours
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
         return f"{runs.lost.map(bool).sum()} of {len(runs)}" if len(runs) else NOT_RUN

@@ -302,10 +302,12 @@ def lrnnx_rows(folder: Path, repeats: int) -> Iterator[dict]:
 # ------------------------------------------------------------------------------------------------------ Active-Passive-Losses
 
 
-def apl_rows(folder: Path, repeats: int) -> Iterator[dict | str]:
-    # mlconfig builds objects from YAML; all it does in these files is to note classes down
-    register = {"mlconfig": stand_in("mlconfig", register=lambda cls: cls)}
-    loss, dataset, network = (load(folder / f"{name}.py", **register) for name in ("loss", "dataset", "models"))
+# mlconfig builds objects from YAML; all it does in these files is to note classes down
+REGISTER = {"mlconfig": stand_in("mlconfig", register=lambda cls: cls)}
+
+
+def apl_rows(folder: Path, repeats: int) -> Iterator[dict]:
+    loss, dataset, network = (load(folder / f"{name}.py", **REGISTER) for name in ("loss", "dataset", "models"))
     trainer = load(folder / "trainer.py", util=load(folder / "util.py"))
     trainer.accuracy = accuracy
     yield from loss_rows(loss, repeats)
@@ -358,7 +360,7 @@ def instead_of_cifar10(images: np.ndarray, labels: np.ndarray):
         yield
 
 
-def noise_rows(dataset, repeats: int) -> Iterator[dict | str]:
+def noise_rows(dataset, repeats: int) -> Iterator[dict]:
     """50,000 labels of ten classes. The draws differ: what is compared is what both fix."""
     labels = np.repeat(np.arange(10), 5000)
     images = np.zeros((len(labels), 0), np.uint8)
@@ -383,23 +385,29 @@ def noise_rows(dataset, repeats: int) -> Iterator[dict | str]:
             compared=what,
         )
     T = noise.transition_matrix("pair-flip", 0.4)
-    try:
-        dataset.multiclass_noisify(labels[:1], T)
-    except (TypeError, ValueError) as problem:
-        yield f"multiclass_noisify fails with NumPy {np.__version__}: {problem}"
-        return
     rng = np.random.default_rng(0)
     realised = lambda noisy: torch.from_numpy(noise.estimate_transition(labels, noisy, 10))  # noqa: E731
-    yield compare(
-        "i.i.d. noise from T, 50,000 labels, APL's",
-        lambda: realised(
-            noise.corrupt(labels, "own", None, matrix=T, exact=False, seed=int(rng.integers(2**31))).labels
-        ),
-        lambda: realised(dataset.multiclass_noisify(labels, T, random_state=rng.integers(2**31))),
-        rtol=0.1,  # of the largest entry, 0.6: more than six standard deviations of a share of 5,000 draws
-        repeats=min(repeats, 5),
-        compared="the realised transition matrix, to sampling error",
-    )
+    with older_numpy(dataset):
+        yield compare(
+            "i.i.d. noise from T, 50,000 labels, APL's",
+            lambda: realised(
+                noise.corrupt(labels, "own", None, matrix=T, exact=False, seed=int(rng.integers(2**31))).labels
+            ),
+            lambda: realised(dataset.multiclass_noisify(labels, T, random_state=rng.integers(2**31))),
+            rtol=0.1,  # of the largest entry, 0.6: more than six standard deviations of a share of 5,000 draws
+            repeats=min(repeats, 5),
+            compared="the realised transition matrix, to sampling error",
+        )
+
+
+@contextlib.contextmanager
+def older_numpy(dataset) -> Iterator[None]:
+    """While it lasts, `dataset` may put an array of one entry where a number belongs, as it does with what `where` finds: NumPy 2.4
+    refuses that."""
+    changed = types.SimpleNamespace(**{name: getattr(np, name) for name in np.__all__})
+    changed.where = lambda condition: [found.squeeze() for found in np.where(condition)]
+    with mock.patch.object(dataset, "np", changed):
+        yield
 
 
 def our_fit(images: np.ndarray, labels: np.ndarray, **settings) -> training.Fit:
@@ -472,16 +480,15 @@ def epoch_row(loss, dataset, network, trainer, repeats: int) -> dict:
     loader.pin_memory = False
     fit, model = our_fit(images, labels, augment="crop-flip"), network.ToyModel()
     criterion, optimizer, loop = loss.NCEandRCE(1.0, 1.0, 10), sgd(model), their_trainer(loader, trainer)
-    precision = "bfloat16" if fit.bf16 else "float32"
     row = compare(
         "CNN8 epoch of 640 images, APL's",
         fit.train_epoch,
         lambda: loop.train(0, 1, model, optimizer, criterion),
         rtol=None,
         repeats=repeats,
-        differs=f"other draws of crops; ours multiplies in {precision}, theirs in float32",
+        differs=f"other draws of crops; ours multiplies in {fit.precision}, theirs in float32",
     )
-    return row | {"precision": precision}
+    return row | {"precision": fit.precision}
 
 
 # -------------------------------------------------------------------------------------------------------------------- command
@@ -526,19 +533,13 @@ def main() -> None:
     for folder, name, commit in checkouts:
         print(f"{name} {commit}")
         torch.manual_seed(0)
-        reasons = []
         try:
             for row in PEERS[name][1](folder, 3 if args.quick else 9):
-                if isinstance(row, str):
-                    reasons.append(row)
-                    continue
                 rows.append(row | {"repository": name, "commit": commit, "clock": clock})
                 print(table([row]).splitlines()[-1], flush=True)
         except ImportError as missing:
-            reasons.append(f"it cannot be imported here: {missing}")
-        if reasons:
-            left_out[f"{name} {commit}"] = reasons
-            print(f"not measured: {'; '.join(reasons)}")
+            left_out[f"{name} {commit}"] = [f"it cannot be imported here: {missing}"]
+            print(f"not measured: {missing}")
         args.save.parent.mkdir(parents=True, exist_ok=True)  # after each checkout: the next may take long
         args.save.write_text(json.dumps({"machine": about, "rows": rows, "left_out": left_out}, indent=1) + "\n")
     missed = [row["name"] for row in rows if row["ratio"] < row.get("target", 0)]
