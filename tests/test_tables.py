@@ -196,14 +196,26 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     assert numbers["early/ce"] == "1 of 2"
     assert numbers["early/nfl+mae/10/1/released code"] == NOT_RUN
     theirs = [
-        {"loss": "nfl+mae", "seed": 0, "class_accuracy": [1.0, 0.0]},
-        {"loss": "nfl+mae", "seed": 1, "class_accuracy": [1.0, 0.9]},
-        {"loss": "mae", "seed": 0, "class_accuracy": [0.0, 0.0]},
+        {"loss": "nfl+mae", "seed": 0, "rate": 0.4, "class_accuracy": [[1.0, 0.0]]},
+        {"loss": "nfl+mae", "seed": 1, "rate": 0.4, "class_accuracy": [[1.0, 0.9], [0.0, 0.9]]},
+        {"loss": "mae", "seed": 0, "rate": 0.4, "class_accuracy": [[0.0, 0.0]]},
+        {
+            "loss": "mae",
+            "seed": 0,
+            "rate": 0.2,
+            "class_accuracy": [[0.0, 0.0]],
+            "epochs": 50,
+            "test_accuracy": [0.1, 0.2],
+        },
     ]
+    theirs = [{"epochs": 1, "test_accuracy": [0.9]} | row for row in theirs]
     (tmp_path / "released.json").write_text(json.dumps(theirs))
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10/1/released code"] == "1 of 2"
     assert tables.released_epoch().lost.tolist() == [[1], [], [0, 1]]
+    assert numbers["released/mae/0.2"] == "20.0\\,\\%"
+    assert numbers["released/mae/0.2/2"] == "10.0 to 20.0\\,\\%"
+    assert numbers["released/mae/0.4"] == NOT_RUN
 
 
 def test_classes_that_are_lost_and_classes_that_are_named():

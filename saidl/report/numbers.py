@@ -26,6 +26,13 @@ def used_keys(out: Path) -> list[str]:
     return sorted(set(re.findall(r"\\val\{([^#}]+)\}", re.sub(r"(?<!\\)%.*", "", text))))
 
 
+def span(values: list[float]) -> str:
+    """From the lowest to the highest, in per cent."""
+    if not values:
+        return NOT_RUN
+    return percent(values[0]) if len(values) == 1 else f"{min(values):.1f} to {percent(max(values))}"
+
+
 class Numbers:
     """What \\val{key} stands for, as LaTeX; a missing run is NOT_RUN. The key's first part names the method, the rest its arguments;
     a profile may carry a task, as in "paper:mnist-noise".
@@ -72,8 +79,9 @@ class Numbers:
     def the_late(self, profile, noise, rate, loss, epochs):
         """Lowest and highest test accuracy in the last epochs of a cell's first run."""
         runs = self.cell(profile, noise, rate, loss)
-        late = [100 * v for v in runs.record.iloc[0]["history"]["test_accuracy"][-int(epochs) :]] if len(runs) else []
-        return rf"{min(late):.1f} to {percent(max(late))}" if late else NOT_RUN
+        return span(
+            [100 * v for v in runs.record.iloc[0]["history"]["test_accuracy"][-int(epochs) :]] if len(runs) else []
+        )
 
     def the_classes(self, profile, noise, rate, loss):
         """How many classes the network ever predicts on the test set."""
@@ -145,6 +153,15 @@ class Numbers:
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
         return f"{runs.lost.map(bool).sum()} of {len(runs)}" if len(runs) else NOT_RUN
+
+    def the_released(self, loss, rate, late="1"):
+        """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and
+        highest test accuracy of its `late` last epochs."""
+        one_of("loss", loss, losses.names())
+        epochs = experiments.recipe("paper", "mnist-noise")[-1].epochs
+        cell = {"loss": loss, "rate": float(rate), "epochs": epochs}
+        ends = [row["test_accuracy"][-int(late) :] for row in tables.released() if row.items() >= cell.items()]
+        return span([100 * v for end in ends[:1] for v in end])
 
     def the_editions(self, which):
         """Of the recipe's cells on MNIST that tell the authors' two stored tables "apart": how many, or how many nearer to one."""

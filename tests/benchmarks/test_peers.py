@@ -104,18 +104,19 @@ def test_the_released_draw_is_of_the_true_labels_and_needs_no_images(tmp_path):
     """
     (tmp_path / "dataset.py").write_text(textwrap.dedent(code))
     labels = np.arange(10)
-    drawn = released.noisy(peers.load(tmp_path / "dataset.py"), labels, seed=3)
+    drawn = released.noisy(peers.load(tmp_path / "dataset.py"), labels, 0.4, seed=3)
     assert drawn.tolist() == [label + 3 for label in range(10)]
     assert labels.tolist() == list(range(10))
 
 
 def test_a_row_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(released, "one_epoch", lambda folder, name, seed: made.append((name, seed)) or {"rate": 0.4})
-    ask = lambda seeds: released.rows(tmp_path, "abc", ["mae"], seeds, tmp_path / "rows.json")  # noqa: E731
+    monkeypatch.setattr(released, "train", lambda folder, **cell: made.append(cell) or {"test_accuracy": [0.9]})
+    cell = {"loss": "mae", "rate": 0.4, "epochs": 1}
+    ask = lambda seeds: released.rows(tmp_path, "abc", [cell | {"seed": s} for s in seeds], tmp_path / "rows.json")  # noqa: E731
     assert [row["seed"] for row in ask([0, 1])] == [0, 1]
     assert [row["seed"] for row in ask([1, 2])] == [0, 1, 2]
-    assert made == [("mae", 0), ("mae", 1), ("mae", 2)]
+    assert [one["seed"] for one in made] == [0, 1, 2]
 
 
 def test_ours_in_their_epoch_trains_and_knows_its_precision():
