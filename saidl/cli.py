@@ -113,9 +113,7 @@ def run_sweep(args) -> int:
 
 
 def described(row) -> str:
-    noise = row.noise if row.rate != row.rate else f"{row.noise} {row.rate:g}"
-    what = f"{row.id}  {row.task:15} {row.model:11} {row.loss:12} {noise:27} seed {row.seed}"
-    return f"{what}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
+    return f"{row.id}  {named(row)}  test {row.test_accuracy:6.2%}  {row.seconds:7.1f} s"
 
 
 def estimate(runs, own, known, jobs: int) -> str:
@@ -139,7 +137,7 @@ def estimate(runs, own, known, jobs: int) -> str:
 
 
 def named(run) -> str:
-    rate = "" if run.rate is None else f"{run.rate:g}"
+    rate = "" if run.rate is None or run.rate != run.rate else f"{run.rate:g}"
     return f"{run.task:15} {run.model:11} {run.loss:12} {run.noise:22} {rate:4} seed {run.seed}"
 
 

@@ -99,7 +99,7 @@ def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, cei
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
     # vmap and its kin take the plain operations alone
     if log_p.numel() > CACHED and not torch._C._are_functorch_transforms_active():
-        return _FocalShare.apply(log_p, target, gamma, detached, ceiling)[0]
+        return _FocalShare.apply(log_p, target, gamma, detached, ceiling)
     return focal_share_in_steps(log_p, target, gamma, detached, ceiling)
 
 
@@ -114,7 +114,7 @@ class _FocalShare(torch.autograd.Function):
     the whole of (B, K), half the time went into memory for some twenty intermediate results."""
 
     @staticmethod
-    def forward(log_p, target, gamma, detached, ceiling):
+    def forward(ctx, log_p, target, gamma, detached, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
         slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
         for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
@@ -130,27 +130,18 @@ class _FocalShare(torch.autograd.Function):
                 s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)
             torch.div(v.gather(1, y.unsqueeze(1)), total_, out=share_)
-        return share.squeeze(1), slope, total.squeeze(1)
+        ctx.settings = gamma, detached, ceiling
+        ctx.save_for_backward(log_p, target, share, slope, total)
+        return share.squeeze(1)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        log_p, target, *ctx.settings = inputs
-        ctx.mark_non_differentiable(*output[1:])
-        # the slope has no gradient, and zeros (B, K) in its place would cost a tenth of the time
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(log_p, target, *output)
-
-    @staticmethod
-    def backward(ctx, grad, *_):
-        if grad is None:
-            return None, None, None, None, None
+    def backward(ctx, grad):
         log_p, target, share, slope, total = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants second derivatives
             share = focal_share_in_steps(log_p, target, *ctx.settings)
             return *torch.autograd.grad(share, log_p, grad, create_graph=True), None, None, None, None
-        grad, y = (grad / total).unsqueeze(1), target.unsqueeze(1)
-        at_label = grad * slope.gather(1, y)
-        return (slope * (-grad * share.unsqueeze(1))).scatter_add_(1, y, at_label), None, None, None, None
+        grad, y = grad.unsqueeze(1) / total, target.unsqueeze(1)
+        return (slope * (-grad * share)).scatter_add_(1, y, grad * slope.gather(1, y)), None, None, None, None
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
@@ -459,17 +450,17 @@ def make(name: str, num_classes: int = 10, reduction: str = "mean", **hyper) -> 
     Raises ValueError for an unknown name, an unknown hyperparameter or a value out of the range in its class's docstring.
     """
     name = resolve(name)
-    hyper = settings(name)[0] | hyper
-    if name in SINGLE:
-        return SINGLE[name](num_classes, reduction, **known(name, hyper, accepted(name)))
-    active, passive = ("ce", "rce") if name == "sce" else name.split("+")
-    weights = {k: hyper.pop(k) for k in ("alpha", "beta") if k in hyper}
-    known(name, hyper, accepted(active) | accepted(passive), weights=("alpha", "beta"))
-    parts = [
-        SINGLE[part](num_classes, **(DEFAULTS.get(part, {}) | {k: v for k, v in hyper.items() if k in accepted(part)}))
-        for part in (active, passive)
-    ]
-    return ActivePassive(*parts, **weights, reduction=reduction)
+    hyper, parts = settings(name)[0] | hyper, ["ce", "rce"] if name == "sce" else name.split("+")
+    weights = ["alpha", "beta"] if len(parts) == 2 else []
+    allowed = [*weights, *sorted(set().union(*map(accepted, parts)))]
+    if unknown := sorted(set(hyper) - set(allowed)):
+        raise ValueError(f"loss {name!r} has no setting {unknown}; it has {allowed or 'none'}")
+    if not weights:
+        return SINGLE[name](num_classes, reduction, **hyper)
+    weights = {k: hyper[k] for k in weights if k in hyper}
+    own = [DEFAULTS.get(part, {}) | {k: v for k, v in hyper.items() if k in accepted(part)} for part in parts]
+    made = (SINGLE[part](num_classes, **options) for part, options in zip(parts, own, strict=True))
+    return ActivePassive(*made, **weights, reduction=reduction)
 
 
 def resolve(name: str) -> str:
@@ -483,11 +474,3 @@ def resolve(name: str) -> str:
 
 def accepted(name: str) -> set[str]:
     return set(inspect.signature(SINGLE[name].__init__).parameters) - {"self", "num_classes", "reduction"}
-
-
-def known(name: str, hyper: dict, allowed: set[str], weights: tuple[str, ...] = ()) -> dict:
-    if unknown := set(hyper) - allowed:
-        raise ValueError(
-            f"loss {name!r} has no setting {sorted(unknown)}; it has {[*weights, *sorted(allowed)] or 'none'}"
-        )
-    return hyper

@@ -293,20 +293,20 @@ class BatchNorm(nn.BatchNorm1d):
 NORMS = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
-def matched_width(layer: str, options: dict, *, d_input=1, num_classes=10, like: str = "s4d", multiple: int = 4) -> int:
-    """The d_model, a multiple of `multiple`, that brings `layer` nearest in size to `like` with these `options`."""
+def matched_width(layer: str, options: dict, *, d_input: int = 1) -> int:
+    """The d_model, a multiple of 4, that brings `layer` nearest in size to S4D with these `options`."""
     common = ("n_layers", "dropout", "prenorm", "norm", "final_norm", "bidirectional", "pooling")
     common = {name: value for name, value in options.items() if name in common}
     options = {name: value for name, value in options.items() if name != "layer"}
 
     def parameters(layer, **options):
         with torch.random.fork_rng(devices=[]), torch.device("cpu" if layer in ("s4d", "s4") else "meta"):
-            return sum(p.numel() for p in SequenceClassifier(d_input, num_classes, layer=layer, **options).parameters())
+            return sum(p.numel() for p in SequenceClassifier(d_input, 10, layer=layer, **options).parameters())
 
-    budget, width = parameters(like, **options), multiple
-    while parameters(layer, d_model=width + multiple, **common) <= budget:
-        width += multiple
-    return min((width, width + multiple), key=lambda d: abs(parameters(layer, d_model=d, **common) - budget))
+    budget, width = parameters("s4d", **options), 4
+    while parameters(layer, d_model=width + 4, **common) <= budget:
+        width += 4
+    return min((width, width + 4), key=lambda d: abs(parameters(layer, d_model=d, **common) - budget))
 
 
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -147,12 +148,8 @@ def corrupt(
             noisy[choose(noisy == source, rate * (noisy == source).sum(), rng)] = target
     else:
         noisy, wrong = clean.copy(), nominal * (1 - np.eye(num_classes))
-        sizes = np.bincount(clean, minlength=num_classes)
-        counts = wrong.sum(1) * sizes  # (K,)
-        if kind != "own":  # by the rate itself: a row of T sums to a little more or less, which tips halves
-            share = rate * (num_classes - 1) / num_classes if kind == "symmetric-inclusive" else rate
-            each = rate * len(clean) / num_classes if exact == "equal-counts" else share * sizes
-            counts = np.where(counts > 0, np.minimum(each, sizes), 0)
+        counts = wrong.sum(1) * np.bincount(clean, minlength=num_classes)  # (K,)
+        counts = counts.round(6)  # a row of T sums to a little more or less, which would tip halves
         for c in range(num_classes):
             flips = choose(clean == c, counts[c], rng)
             if len(flips):
@@ -270,20 +267,17 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
     return noisy
 
 
-def truncated_normal(mean: float, size: int, rng, std: float = 0.1) -> np.ndarray:
-    """N(mean, std^2) restricted to [0, 1], by rejection; mean lies in [0, 1], so at least two draws in five are kept."""
+def truncated_normal(mean: float, size: int, rng) -> np.ndarray:
+    """N(mean, 0.1^2) restricted to [0, 1], by rejection; mean lies in [0, 1], so at least two draws in five are kept."""
     out = np.full(size, -1.0)
     while (bad := (out < 0) | (out > 1)).any():
-        out[bad] = rng.normal(mean, std, bad.sum())
+        out[bad] = rng.normal(mean, 0.1, bad.sum())
     return out if mean else np.zeros(size)  # a rate of zero means no noise, not the upper half of a normal
 
 
-def truncated_normal_mean(mean: float, std: float = 0.1) -> float:
-    from math import erf, exp, pi, sqrt
-
-    a, b = -mean / std, (1 - mean) / std
-    mass = (erf(b / sqrt(2)) - erf(a / sqrt(2))) / 2
-    return mean + std * (exp(-(a**2) / 2) - exp(-(b**2) / 2)) / sqrt(2 * pi) / mass if mean else 0.0
+def truncated_normal_mean(mean: float) -> float:
+    law = NormalDist(mean, 0.1)
+    return mean + 0.1**2 * (law.pdf(0) - law.pdf(1)) / (law.cdf(1) - law.cdf(0)) if mean else 0.0
 
 
 def human_for(clean, kind, indices, root) -> np.ndarray:
@@ -357,9 +351,9 @@ class ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module, name):
         known = {
-            "multiarray._reconstruct": StoredArray,
+            "multiarray._reconstruct": Stored,
             "numpy.ndarray": "ndarray",
-            "numpy.dtype": StoredType,
+            "numpy.dtype": Stored,
             "_codecs.encode": lambda text, codec: text.encode("latin1"),  # how protocol 2 writes bytes
         }
         where = f"{module}.{name}".removeprefix("numpy.core.").removeprefix("numpy._core.")
@@ -368,23 +362,18 @@ class ArraysOnly(pickle.Unpickler):
         return known[where]
 
 
-class StoredType:
-    def __init__(self, code, *_):
-        self.code = code
+class Stored:
+    """What a pickle says of an array or of its type."""
+
+    def __init__(self, *said):
+        self.said = said
 
     def __setstate__(self, state):
-        self.order = state[1]
-
-
-class StoredArray:
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, state):
-        _, self.shape, self.type, self.fortran, self.raw = state
+        self.state = state
 
     def array(self) -> np.ndarray:
-        kind = f"{self.type.order}{self.type.code}"
+        _, shape, of, fortran, raw = self.state
+        kind = f"{of.state[1]}{of.said[0]}"
         if not re.fullmatch(r"[<>|=][iu][1248]", kind):
             raise ValueError(f"an array of {kind!r}")
-        return np.frombuffer(self.raw, kind).reshape(self.shape, order="F" if self.fortran else "C")
+        return np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C")

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -76,22 +77,31 @@ def test_equal_counts_leave_a_small_class_with_fewer_true_labels():
     assert most.realised.tolist() == [[5 / 9, 4 / 9], [1, 0]]  # a class cannot lose more than it has
 
 
-@given(rate=st.integers(0, 20).map(lambda n: n / 20), labels=st.lists(st.integers(0, 3), max_size=60))
+@given(twentieths=st.integers(0, 20), labels=st.lists(st.integers(0, 3), max_size=60))
 @settings(max_examples=200, deadline=None)
-@example(rate=0.9, labels=[0] * 15)  # 13.5
-def test_exact_halves_are_rounded_as_the_rate_says(rate, labels):
-    sizes, equal = np.bincount(np.array(labels, dtype=int), minlength=4), [round(rate * len(labels) / 4)] * 4
+@example(twentieths=18, labels=[0] * 15)  # 13.5
+@example(twentieths=2, labels=[0] * 60)  # inclusive: 4.5
+def test_exact_halves_are_rounded_as_the_rate_says(twentieths, labels):
+    rate, exactly = twentieths / 20, Fraction(twentieths, 20)
+    sizes = np.bincount(np.array(labels, dtype=int), minlength=4)
     expected = {
-        ("symmetric", True): [round(rate * n) for n in sizes.tolist()],
-        ("symmetric-inclusive", True): [round(rate * 3 / 4 * n) for n in sizes.tolist()],
-        ("pair-flip", True): [round(rate * n) for n in sizes.tolist()],
-        ("asymmetric", True): [round(rate * sizes[0].item()), 0, 0, 0],
-        ("symmetric", "equal-counts"): np.minimum(equal, sizes),
+        ("symmetric", True): [round(exactly * n) for n in sizes.tolist()],
+        ("symmetric-inclusive", True): [round(exactly * 3 / 4 * n) for n in sizes.tolist()],
+        ("pair-flip", True): [round(exactly * n) for n in sizes.tolist()],
+        ("asymmetric", True): [round(exactly * sizes[0].item()), 0, 0, 0],
+        ("symmetric", "equal-counts"): np.minimum(round(exactly * len(labels) / 4), sizes),
     }
     for (kind, exact), counts in expected.items():
         noisy = noise.corrupt(labels, kind, rate, num_classes=4, seed=0, dataset=[(0, 2)], exact=exact)
         flipped = np.bincount(np.array(labels, dtype=int)[noisy.flipped], minlength=4)
         np.testing.assert_array_equal(flipped, counts, err_msg=f"{kind} {exact}")
+
+
+@pytest.mark.parametrize(("rate", "flips"), [(0.15, 68), (0.65, 292)])  # of 500: 67.5 and 292.5, to the even number
+def test_exact_halves_of_inclusive_noise_too(rate, flips):
+    labels = np.repeat(np.arange(10), 500)
+    noisy = noise.corrupt(labels, "symmetric-inclusive", rate, seed=0)
+    assert np.bincount(labels[noisy.flipped]).tolist() == [flips] * 10
 
 
 def test_a_matrix_of_ones_own_is_not_shared():

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from saidl import losses, noise
 from saidl.figures.drawing import RATE_COLOURS, figure, label, legend, look, panels
 
 
@@ -14,8 +16,6 @@ def loss_curves(names: Sequence[str], num_classes: int = 10, dataset: str = "cif
 
     Arguments: names of losses, in a data set's published settings; hyper overrides them.
     """
-    from saidl import losses
-
     fig, axes = panels(1, 3, height=2.8)
     for name in names:
         loss = losses.make(name, num_classes, "none", **losses.settings(name, dataset)[0] | hyper)
@@ -37,8 +37,6 @@ def loss_gradients(loss, at: Sequence[float] | None = None):
 
     Arguments: loss, with reduction "none"; at, values of p_y (None: 199 that cover (0, 1)).
     """
-    import torch
-
     count = loss.num_classes
     p = torch.linspace(-7, 7, 199, dtype=torch.float64).sigmoid()
     p = (p if at is None else torch.tensor(at, dtype=torch.float64)).requires_grad_()
@@ -51,10 +49,6 @@ def loss_gradients(loss, at: Sequence[float] | None = None):
 @figure
 def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 200, seed: int = 0):
     """sum_k L(z, k) of random logits from uncertain to sure, against the largest p: flat for a symmetric loss."""
-    import torch
-
-    from saidl import losses
-
     generator = torch.Generator().manual_seed(seed)
     scale = torch.logspace(-1, 1.3, samples, dtype=torch.float64)[:, None]
     z = scale * torch.randn(samples, num_classes, generator=generator, dtype=torch.float64)  # (samples, K)
@@ -102,10 +96,6 @@ def risk_bound(logits: Sequence, labels, names: Sequence[str], rates=(0.0, 0.2, 
 def risks(logits: Sequence, labels, name: str, rates: Sequence[float], seed: int = 0, draws: int = 20):
     """What the theorem relates, for M classifiers: a loss's clean risk (M,), its risk under symmetric noise averaged
     over some draws of it (len(rates), M), and its mean label sum (M,). Arguments as for `risk_bound`."""
-    import torch
-
-    from saidl import losses, noise
-
     stack = [torch.as_tensor(z, dtype=torch.float64) for z in logits]
     labels, count = torch.as_tensor(labels), stack[0].shape[1]
     loss = losses.make(name, count)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
+from saidl import ssm
 from saidl.figures.accuracy import done, history
 from saidl.figures.drawing import RATE_COLOURS, figure, label, legend, look, panels
 
@@ -122,10 +124,6 @@ def stability(rules: Mapping[str, Mapping], modes=(), reach: float = 4.0, points
     Arguments: rules, a title and the arguments of `ssm.discretize` (method, alpha, gaps); modes, eigenvalues times dt to
         mark; reach, the plane's extent.
     """
-    import torch
-
-    from saidl import ssm
-
     columns = min(3, len(rules))
     fig, axes = panels(-(-len(rules) // columns), columns, height=2.1, sharex=True, sharey=True)
     for ax in axes.flat[len(rules) :]:
@@ -180,19 +178,17 @@ def method_colour(name: str, otherwise: str) -> str:
 
 
 @figure
-def by_model(table, seconds: Mapping[str, float] | None = None):
-    """Test accuracy of sequence models against the epoch and, where an epoch's seconds are given, against seconds."""
+def by_model(table, seconds: Mapping[str, float]):
+    """Test accuracy of sequence models against the epoch and against seconds, of which an epoch takes so many of each model."""
     part = done(table)
-    fig, axes = panels(1, 2 if seconds else 1, height=2.8, sharey=True)
+    fig, axes = panels(1, 2, height=2.8, sharey=True)
     for name, runs in part.groupby("model", sort=False):
         epochs, values = history(runs, "test_accuracy")
         text = f"{label(name)}, {runs.parameters.mean():,.0f}"
-        axes[0, 0].plot(epochs, values, label=text, markevery=0.15, **look(name))
-        if seconds:
-            axes[0, 1].plot(seconds[name] * epochs, values, label=text, markevery=0.15, **look(name))
+        for ax, x in zip(axes[0], (epochs, seconds[name] * epochs), strict=True):
+            ax.plot(x, values, label=text, markevery=0.15, **look(name))
     axes[0, 0].set(xlabel="epoch", ylabel="test accuracy, %", ylim=(0, 102))
-    if seconds:
-        axes[0, 1].set(xlabel="seconds of training")
+    axes[0, 1].set(xlabel="seconds of training")
     legend(fig, axes, title="parameters")
     return fig
 

@@ -336,10 +336,8 @@ def conv(u: Tensor, kernel: Tensor) -> Tensor:
 
 def fft_size(least: int) -> int:
     """The smallest even 2^a 3^b 5^c >= least: FFT libraries are fast there."""
-    best = 2 ** math.ceil(math.log2(max(least, 2)))
-    for odd in (3, 5, 9, 15, 25, 27, 45, 75, 81, 125, 135, 225):
-        best = min(best, odd * 2 ** max(1, math.ceil(math.log2(least / odd))) if least > odd else best)
-    return best
+    odd = (1, 3, 5, 9, 15, 25, 27, 45, 75, 81, 125, 135, 225)
+    return min(q * 2 ** max(1, math.ceil(math.log2(least / q))) for q in odd)
 
 
 def _piece(u: Tensor, n: int) -> tuple[int, int]:
