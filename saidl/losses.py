@@ -25,7 +25,7 @@ from saidl.checks import between, form, one_of, whole
 
 LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
-CACHED = 2**16  # entries handled at once where a loss goes over rows: they and their intermediate results stay in cache
+CACHED = 2**18  # entries handled at once where a loss goes over rows: they and their intermediate results stay in cache
 TINY = 1e-12  # keeps (1 - p)^gamma differentiable at p = 1
 
 
@@ -98,7 +98,7 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
 def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
     # vmap and its kin take the plain operations alone
-    if log_p.numel() > CACHED and not torch._C._are_functorch_transforms_active():
+    if log_p.numel() > CACHED // 4 and not torch._C._are_functorch_transforms_active():
         return _FocalShare.apply(log_p, target, gamma, detached, ceiling)
     return focal_share_in_steps(log_p, target, gamma, detached, ceiling)
 
@@ -116,20 +116,23 @@ class _FocalShare(torch.autograd.Function):
     @staticmethod
     def forward(ctx, log_p, target, gamma, detached, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
-        slope, share, total = torch.empty_like(log_p), *log_p.new_empty(2, len(log_p), 1)
-        for l, y, s, share_, total_ in zip(*(x.split(rows) for x in (log_p, target, slope, share, total)), strict=True):
-            # q = 1 - p. Only the largest p can be above 1/2, where 1 - exp(l) loses digits: expm1, ten times dearer, for it alone
+        # 1 - exp(l) loses digits where p is near 1, and expm1 is ten times dearer. Where another label than y is that likely, its own
+        # v is nothing beside the sum; so it is for y alone
+        y, least = target.unsqueeze(1), torch.finfo(log_p.dtype).eps / 2
+        log_py = log_p.gather(1, y)
+        q_y = torch.expm1(log_py).neg_().clamp_min_(TINY)
+        slope, total = torch.empty_like(log_p), torch.empty_like(log_py)
+        for l, label, q_label, s, total_ in zip(*(x.split(rows) for x in (log_p, y, q_y, slope, total)), strict=True):
             p = torch.exp(l)
-            q = 1 - p
-            top, place = l.max(1, keepdim=True)
-            q.scatter_(1, place, torch.expm1(top).neg_().clamp_min_(TINY))
+            q = (1 - p).clamp_min_(least).scatter_(1, label, q_label)
             v = torch.pow(q, gamma, out=s) * l
             if not detached:
                 s.addcdiv_(p.mul_(v), q, value=-gamma)  # dv/dl = q^gamma - gamma q^(gamma - 1) p l
             if ceiling:
                 s.mul_(v.add_(ceiling).clamp_min_(0) > 0)
             torch.sum(v, 1, keepdim=True, out=total_)
-            torch.div(v.gather(1, y.unsqueeze(1)), total_, out=share_)
+        v_y = q_y.pow(gamma) * log_py
+        share = ((v_y + ceiling).clamp_min_(0) if ceiling else v_y) / total
         ctx.settings = gamma, detached, ceiling
         ctx.save_for_backward(log_p, target, share, slope, total)
         return share.squeeze(1)

@@ -154,19 +154,24 @@ def test_rows_handled_a_few_at_a_time_give_the_same(monkeypatch, name, detached)
 
 
 @pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("sure", [0.0, 8.0, 16.0])
-def test_rows_handled_a_few_at_a_time_are_right_in_single_precision(monkeypatch, sure, detached):
-    """Also where p is so near 1 that 1 - exp(log p) has hardly a digit left."""
+def test_rows_handled_a_few_at_a_time_are_right_in_single_precision(monkeypatch, sure, gamma, detached):
+    """Also where p is so near 1 that 1 - exp(log p) has hardly a digit left: the shares, and the gradient as it reaches the logits."""
     monkeypatch.setattr(losses, "CACHED", 3 * K)
     z, y = batch(40)
     z[::2, 1] += sure
+    y[::4] = 1
     log_p, got = z.log_softmax(1).float(), []
     for dtype in (torch.float32, torch.float64):
         x = log_p.to(dtype).requires_grad_()
-        value = losses.focal_share(x, y, 2.0, detached)
-        got.append((value.double(), torch.autograd.grad(value.sum(), x)[0].double()))
-    for single, double in zip(*got, strict=True):
-        torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-15)
+        value = losses.focal_share(x, y, gamma, detached)
+        slope = torch.autograd.grad(value.sum(), x)[0].double()
+        got.append((value.double(), slope - log_p.double().exp() * slope.sum(1, keepdim=True)))
+    (single, single_slope), (double, double_slope) = got
+    torch.testing.assert_close(single, double, rtol=1e-5, atol=1e-15)
+    largest = double_slope.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(single_slope / largest, double_slope / largest, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("low", [-1e4, -1e9, -1e38])
