@@ -116,8 +116,8 @@ class _FocalShare(torch.autograd.Function):
     @staticmethod
     def forward(ctx, log_p, target, gamma, detached, ceiling):
         rows = max(1, CACHED // log_p.shape[1]) if log_p.device.type == "cpu" else len(log_p)
-        # 1 - exp(l) loses digits where p is near 1, and expm1 is ten times dearer. Where another label than y is that likely, its own
-        # v is nothing beside the sum; so it is for y alone
+        # 1 - exp(l) loses digits where p is near 1, and expm1 is ten times dearer. It is for the label alone: where another class is that
+        # likely, its v is nothing beside the sum, and 1 - p need only stay above its rounding
         y, least = target.unsqueeze(1), torch.finfo(log_p.dtype).eps / 2
         log_py = log_p.gather(1, y)
         q_y = torch.expm1(log_py).neg_().clamp_min_(TINY)

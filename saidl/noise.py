@@ -34,6 +34,7 @@ KINDS = (
     "instance-dependent",  # Xia et al. 2020: the image decides how likely and where to
     *HUMAN,  # CIFAR-10N (Wei et al. 2022)
 )
+SPREAD = 0.1  # standard deviation of a sample's flip probability around the rate (Xia et al. 2020)
 
 # Asymmetric moves in the order the reference code makes them; the classes of each data set by index.
 # CIFAR-10: truck>automobile bird>airplane cat>dog dog>cat deer>horse; it and MNIST: Patrini et al. 2017
@@ -268,16 +269,16 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
 
 
 def truncated_normal(mean: float, size: int, rng) -> np.ndarray:
-    """N(mean, 0.1^2) restricted to [0, 1], by rejection; mean lies in [0, 1], so at least two draws in five are kept."""
+    """N(mean, SPREAD^2) restricted to [0, 1], by rejection; mean lies in [0, 1], so at least two draws in five are kept."""
     out = np.full(size, -1.0)
     while (bad := (out < 0) | (out > 1)).any():
-        out[bad] = rng.normal(mean, 0.1, bad.sum())
+        out[bad] = rng.normal(mean, SPREAD, bad.sum())
     return out if mean else np.zeros(size)  # a rate of zero means no noise, not the upper half of a normal
 
 
 def truncated_normal_mean(mean: float) -> float:
-    law = NormalDist(mean, 0.1)
-    return mean + 0.1**2 * (law.pdf(0) - law.pdf(1)) / (law.cdf(1) - law.cdf(0)) if mean else 0.0
+    law = NormalDist(mean, SPREAD)
+    return mean + SPREAD**2 * (law.pdf(0) - law.pdf(1)) / (law.cdf(1) - law.cdf(0)) if mean else 0.0
 
 
 def human_for(clean, kind, indices, root) -> np.ndarray:

@@ -265,11 +265,12 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_classes(record: dict, epoch: int = -1) -> list[int]:
-    """The classes of which an epoch's network (0: the first, -1: the last) names less than 2 % of the test images rightly."""
+    """The classes that an epoch's network (0: the first, -1: the last) has lost on the test set."""
     return lost(record["history"]["class_accuracy"][epoch])
 
 
 def lost(class_accuracy: list[float]) -> list[int]:
+    """The classes c of which less than 2 % are named rightly, from the share of each, (K,)."""
     return [c for c, share in enumerate(class_accuracy) if share < 0.02]
 
 
@@ -283,10 +284,10 @@ def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def released_epoch(path=None) -> pd.DataFrame:
+def released_epoch() -> pd.DataFrame:
     """The same of the code that Ma et al. 2020 released, at its own weights, its `precision` "released code"; no rows where it is not
     recorded."""
-    made = [row for row in released(path) if row["rate"] == 0.4]
+    made = [row for row in released() if row["rate"] == 0.4]
     weights = [losses.settings(row["loss"], "mnist")[0] for row in made]
     columns = {
         "loss": [row["loss"] for row in made],
@@ -298,10 +299,11 @@ def released_epoch(path=None) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def released(path=None) -> list[dict]:
-    """What the code that Ma et al. 2020 released does on MNIST under asymmetric noise (report/results/released.json, which
-    `python -m tests.benchmarks.released` makes): loss, rate, seed, epochs, test_accuracy and class_accuracy after each epoch."""
-    path = Path(path or results.recorded("released.json"))
+def released() -> list[dict]:
+    """What the code that Ma et al. 2020 released does on MNIST under asymmetric noise (report/results/apl-mnist.json, which
+    `python -m tests.benchmarks.apl_mnist` makes), a row a run: loss, rate, seed, epochs, and after each epoch test_accuracy (share)
+    and class_accuracy (K shares)."""
+    path = results.recorded("apl-mnist.json")
     return json.loads(path.read_text()) if path.exists() else []
 
 

@@ -209,7 +209,7 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
         },
     ]
     theirs = [{"epochs": 1, "test_accuracy": [0.9]} | row for row in theirs]
-    (tmp_path / "released.json").write_text(json.dumps(theirs))
+    (tmp_path / "apl-mnist.json").write_text(json.dumps(theirs))
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10/1/released code"] == "1 of 2"
     assert tables.released_epoch().lost.tolist() == [[1], [], [0, 1]]

@@ -149,7 +149,7 @@ class Numbers:
         "released code" the authors')."""
         losses.resolve(loss)
         ours = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
-        runs = tables.released_epoch() if precision == "released code" else ours
+        runs = pd.concat([ours, tables.released_epoch()])
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
         return f"{runs.lost.map(bool).sum()} of {len(runs)}" if len(runs) else NOT_RUN

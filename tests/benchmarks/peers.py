@@ -306,10 +306,16 @@ def lrnnx_rows(folder: Path, repeats: int) -> Iterator[dict]:
 REGISTER = {"mlconfig": stand_in("mlconfig", register=lambda cls: cls)}
 
 
-def apl_rows(folder: Path, repeats: int) -> Iterator[dict]:
+def apl_code(folder: Path) -> tuple[types.ModuleType, ...]:
+    """Its losses, data sets, networks and trainer."""
     loss, dataset, network = (load(folder / f"{name}.py", **REGISTER) for name in ("loss", "dataset", "models"))
     trainer = load(folder / "trainer.py", util=load(folder / "util.py"))
     trainer.accuracy = accuracy
+    return loss, dataset, network, trainer
+
+
+def apl_rows(folder: Path, repeats: int) -> Iterator[dict]:
+    loss, dataset, network, trainer = apl_code(folder)
     yield from loss_rows(loss, repeats)
     yield from noise_rows(dataset, repeats)
     yield step_row(loss, network, trainer, repeats)

@@ -4,12 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
 
-from tests.benchmarks import peers, released
+from tests.benchmarks import peers
 from tests.benchmarks.bench_core import made_up_images
 
 
@@ -90,33 +89,6 @@ def test_code_for_older_numpy_runs_while_it_is_helped_and_draws_the_same(tmp_pat
     with peers.older_numpy(module):
         assert module.put(np.array([0, 0, 0, 7])).tolist() == [0, 3, 0, 7]
     assert module.np is np
-
-
-def test_the_released_draw_is_of_the_true_labels_and_needs_no_images(tmp_path):
-    code = """
-        import numpy as np
-        from torchvision import datasets
-
-        class MNISTNoisy(datasets.MNIST):
-            def __init__(self, root, nosiy_rate, asym, seed):
-                super().__init__(root, download=True)
-                self.targets = self.targets.numpy() + seed
-    """
-    (tmp_path / "dataset.py").write_text(textwrap.dedent(code))
-    labels = np.arange(10)
-    drawn = released.noisy(peers.load(tmp_path / "dataset.py"), labels, 0.4, seed=3)
-    assert drawn.tolist() == [label + 3 for label in range(10)]
-    assert labels.tolist() == list(range(10))
-
-
-def test_a_row_that_is_there_is_not_made_again(tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(released, "train", lambda folder, **cell: made.append(cell) or {"test_accuracy": [0.9]})
-    cell = {"loss": "mae", "rate": 0.4, "epochs": 1}
-    ask = lambda seeds: released.rows(tmp_path, "abc", [cell | {"seed": s} for s in seeds], tmp_path / "rows.json")  # noqa: E731
-    assert [row["seed"] for row in ask([0, 1])] == [0, 1]
-    assert [row["seed"] for row in ask([1, 2])] == [0, 1, 2]
-    assert [one["seed"] for one in made] == [0, 1, 2]
 
 
 def test_ours_in_their_epoch_trains_and_knows_its_precision():

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.released --repo PATH [--loss NAME ...] [--rate RATE] [--seed N ...] [--epochs N] [--save FILE]`
+"""`python -m tests.benchmarks.apl_mnist --repo PATH [--loss NAME ...] [--rate RATE] [--seed N ...] [--epochs N] [--save FILE]`
 
 Where our MNIST runs are far from the published ones: is the code that Ma et al. 2020 released, too? HanxunH/Active-Passive-Losses at its
 released configuration, from a checkout of your own: its draw of asymmetric noise, network, loss and step on MNIST's images. Ours are
@@ -23,13 +23,8 @@ from tqdm import tqdm
 from saidl import data, results
 from tests.benchmarks import peers
 
-NAMED = {
-    "nce+rce": "nce+rce",
-    "nfl+mae": "nfl+mae",
-    "mae": "mae",
-    "ce": "ce",
-    "fl": "focal",
-}  # our name: its configuration
+# our name of a loss: its configuration's
+NAMED = {"nce+rce": "nce+rce", "nfl+mae": "nfl+mae", "mae": "mae", "ce": "ce", "fl": "focal"}
 
 
 def rows(folder: Path, commit: str, cells: list[dict], file: Path) -> list[dict]:
@@ -48,17 +43,15 @@ def rows(folder: Path, commit: str, cells: list[dict], file: Path) -> list[dict]
 
 def train(folder: Path, loss: str, rate: float, seed: int, epochs: int) -> dict:
     """After each epoch the share of all test images (test_accuracy) and of each class's (class_accuracy) that the network names rightly."""
-    code = {file: peers.load(folder / f"{file}.py", **peers.REGISTER) for file in ("loss", "dataset", "models")}
-    trainer = peers.load(folder / "trainer.py", util=peers.load(folder / "util.py"))
-    trainer.accuracy = peers.accuracy
+    losses, dataset, networks, trainer = peers.apl_code(folder)
     config = yaml.safe_load((folder / "configs" / "mnist" / "asym" / f"{NAMED[loss]}.yaml").read_text())
 
     split = data.load("mnist")
-    images, labels = split.train.images, noisy(code["dataset"], split.train.labels.numpy(), rate, seed)
+    images, labels = split.train.images, noisy(dataset, split.train.labels.numpy(), rate, seed)
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    network = code["models"].ToyModel(type=config["dataset"]["dataset_type"])
-    criterion = built(config["criterion"], code["loss"])
+    network = networks.ToyModel(type=config["dataset"]["dataset_type"])
+    criterion = built(config["criterion"], losses)
     optimizer = built(config["optimizer"], torch.optim, network.parameters())
     # "$epochs" in it stands for the number of all epochs
     schedule = {k: config["epochs"] if v == "$epochs" else v for k, v in config["scheduler"].items()}
@@ -114,7 +107,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.4)
     parser.add_argument("--seed", nargs="+", type=int, default=range(10))
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--save", type=Path, default=results.recorded("released.json"))
+    parser.add_argument("--save", type=Path, default=results.recorded("apl-mnist.json"))
     args = parser.parse_args()
     folder, cells = args.repo.resolve(), product(args.loss, [args.rate], args.seed, [args.epochs])
     cells = [dict(zip(("loss", "rate", "seed", "epochs"), cell, strict=True)) for cell in cells]
