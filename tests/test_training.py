@@ -89,6 +89,32 @@ def test_complex_weights_learn_as_their_real_parts_do(optimizer):
     np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-4)
 
 
+def test_gradients_are_laid_out_as_their_values_are():
+    """Without the hook they come channels first out of nn.Flatten; the weights' gradients are the same bits."""
+    net, last, seen = small().to(memory_format=torch.channels_last), torch.channels_last, []
+    flat = next(part for part in net if isinstance(part, nn.Flatten))
+    images = DIGITS.train.images[:8].float().contiguous(memory_format=last)
+
+    def watch(_, given, out):
+        given[0].register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=last)))
+
+    def gradients():
+        net.zero_grad()
+        look = flat.register_forward_hook(watch)
+        net(images).square().sum().backward()
+        look.remove()
+        return [p.grad for p in net.parameters()]
+
+    plain = gradients()
+    with training.channels_last_gradients(net):
+        hooked = gradients()
+    again = gradients()
+    assert seen == [False, True, False]
+    for a, b, c in zip(plain, hooked, again, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+
+
 def test_history_agrees_with_the_trained_network():
     model, history = fit()
     x = DIGITS.test.images.float()

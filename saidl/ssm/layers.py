@@ -214,7 +214,8 @@ class S4D(_SSM):
     def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
         Ab = state.Ab if gap is None else torch.exp(gap * state.Ab).to(state.x.dtype)
         x = torch.addcmul(u_t.unsqueeze(-1).to(Ab.dtype), Ab, state.x)
-        return torch.einsum("bhnr,hnr->bh", torch.view_as_real(x), state.C), x
+        # as a matrix product, one a channel, it takes four times as long
+        return (torch.view_as_real(x) * state.C).flatten(2).sum(-1), x
 
 
 class S4(_SSM):
@@ -251,8 +252,8 @@ class S4(_SSM):
 
     def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
         Ab = state.Ab if gap is None else torch.matrix_exp(gap * state.Ab).to(state.x.dtype)
-        x = torch.einsum("hij,bhj->bhi", Ab, state.x) + u_t.unsqueeze(-1).to(Ab.dtype) * state.Bb
-        return torch.einsum("bhn,hn->bh", x, state.C), x
+        x = torch.addcmul(torch.einsum("hij,bhj->bhi", Ab, state.x), u_t.unsqueeze(-1).to(Ab.dtype), state.Bb)
+        return (x * state.C).sum(-1), x
 
 
 def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
