@@ -4,6 +4,7 @@
 1639794
 """
 
+import math
 import re
 
 import torch
@@ -11,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from saidl import ssm
-from saidl.checks import between, one_of, whole
+from saidl.checks import between, form, one_of, whole
 
 # ------------------------------------------------------------------------------------------------------------------- images
 
@@ -168,8 +169,9 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, x: Tensor, rate: float = 1.0) -> Tensor:
         """x (B, L, d_input) -> (B, num_classes); `rate`, see `ssm.S4D`, is for state-space layers alone."""
-        if x.ndim != 3 or x.shape[1] < 1 or x.shape[2] != self.d_input:
-            raise ValueError(f"input must be (B, L, {self.d_input}) with L >= 1, not {tuple(x.shape)}")
+        fits = isinstance(x, Tensor) and x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == self.d_input
+        if not fits or not x.is_floating_point():
+            raise ValueError(f"input must be (B, L, {self.d_input}) with L >= 1, floating point, not {form(x)}")
         if rate != 1 and self.layer not in ("s4d", "s4"):
             raise ValueError(f"{self.layer} has no sampling rate: rate must be 1, not {rate!r}")
         x = self.encoder(x)
@@ -185,12 +187,17 @@ class SequenceClassifier(nn.Module):
 
 
 class SequenceBlock(nn.Module):
-    """Mixer, GELU, dropout, linear to 2H and GLU, dropout; around it a residual and a norm. (B, L, H) -> (B, L, H)."""
+    """Mixer, GELU, dropout, linear to 2H and GLU, dropout; around it a residual and a norm. (B, L, H) -> (B, L, H).
+
+    Raises ValueError for a norm that is not "layer" or "batch", a dropout outside [0, 1), a d_model below 1.
+    """
 
     def __init__(self, mixer: nn.Module, d_model: int, dropout=0.0, prenorm: bool = False, norm: str = "layer"):
         super().__init__()
+        one_of("norm", norm, NORMS)
+        between("dropout", dropout, 0, 1, below=True)
         self.mixer, self.prenorm = mixer, prenorm
-        self.norm = NORMS[norm](d_model)
+        self.norm = NORMS[norm](whole("d_model", d_model, 1))
         self.dropout = TiedDropout(dropout)
         self.mix = nn.Linear(d_model, 2 * d_model)
 
@@ -310,7 +317,11 @@ def matched_width(layer: str, options: dict, *, d_input: int = 1) -> int:
 
 
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict]:
-    """Optimiser groups: a layer's `slow_parameters` (A, B, dt) at min(lr, 1e-3) and no decay, the rest as told."""
+    """Optimiser groups: a layer's `slow_parameters` (A, B, dt) at min(lr, 1e-3) and no decay, the rest as told.
+
+    Raises ValueError for an lr or a weight_decay that is no finite number of at least 0.
+    """
+    lr, weight_decay = between("lr", lr, 0, math.inf, True), between("weight_decay", weight_decay, 0, math.inf, True)
     marked = (p for m in model.modules() for name in getattr(m, "slow_parameters", ()) for p in trained(m, name))
     slow = {id(p): p for p in marked}
     rest = [p for p in model.parameters() if id(p) not in slow]

@@ -318,7 +318,25 @@ def test_bad_options(options, message):
         models.SequenceClassifier(**{"d_input": 3, "num_classes": 5, "d_model": 8, "n_layers": 1} | options)
 
 
-@pytest.mark.parametrize("u", [torch.randn(2, 9), torch.randn(2, 9, 4), torch.randn(2, 0, 3)])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"norm": "x"}, "norm must be one of"), ({"dropout": math.nan}, "dropout"), ({"d_model": 0}, "d_model")],
+)
+def test_bad_options_of_a_block(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.SequenceBlock(**{"mixer": ssm.S4D(8), "d_model": 8} | options)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf, "0.1"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+def test_bad_rates_of_parameter_groups(name, bad):
+    with pytest.raises(ValueError, match=f"{name} must be a number"):
+        models.parameter_groups(nn.Linear(2, 2), **{"lr": 0.1, "weight_decay": 0.1} | {name: bad})
+
+
+@pytest.mark.parametrize(
+    "u", [torch.randn(2, 9), torch.randn(2, 9, 4), torch.randn(2, 0, 3), torch.ones(2, 9, 3).long(), None]
+)
 def test_bad_input(u):
     with pytest.raises(ValueError, match=r"input must be \(B, L, 3\)"):
         classifier()(u)

@@ -9,7 +9,7 @@ _HOME = {
     "hippo": ("INITS", "hippo_legs", "normal_plus_low_rank"),
     "discretization": ("METHODS", "discretize"),
     "kernels": ("cauchy_kernel", "dense_kernel", "diagonal_kernel", "direct_conv", "dplr_kernel", "fft_conv"),
-    "layers": ("S4", "S4D"),
+    "layers": ("S4", "S4D", "State"),
     "numpy_s4": (),
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in (*names, module)}

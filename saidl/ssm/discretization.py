@@ -30,7 +30,7 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     Arguments:
         A: diagonal (..., N), real or complex, or dense (..., N, N), single or double precision; tensor or NumPy array
         B: (..., N); A is taken as dense exactly when it has one dimension more than B
-        dt: step > 0, a number or (...,); the leading dimensions of A, B and dt broadcast
+        dt: step > 0, a number or (...,); the leading dimensions broadcast, A and B having equally many
         method: one of METHODS
         alpha: in [0, 1], for "gbt" alone
         gaps: for "async", and required there: times since the last event in units of dt, >= 0, a number or any array
@@ -42,11 +42,11 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     (0.9091, 0.0909)
     """
     as_array = isinstance(A, np.ndarray)
-    if torch.as_tensor(dt).is_complex():
-        raise ValueError("dt must be real")
-    A, B = torch.as_tensor(A), torch.as_tensor(B)
-    dt = torch.as_tensor(dt, dtype=A.real.dtype, device=A.device)
-    gaps = None if gaps is None else torch.as_tensor(gaps, dtype=dt.dtype, device=A.device)
+    if as_tensor("dt", dt).is_complex():
+        raise ValueError(f"dt must be real, got {dt}")
+    A, B = as_tensor("A", A), as_tensor("B", B)
+    dt = as_tensor("dt", dt, A.real)
+    gaps = None if gaps is None else as_tensor("gaps", gaps, A.real)
     check(A, B, dt, method, alpha, gaps)
     if A.is_complex() and not B.is_complex():
         B = B.to(A.dtype)
@@ -61,6 +61,8 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(f"A must be floating point or complex of single or double precision, got {A.dtype}")
     if not dt.is_floating_point():
         raise ValueError(f"dt must be floating point, got {dt.dtype}")
+    if not (B.is_floating_point() or B.is_complex()):
+        raise ValueError(f"B must be floating point or complex, got {B.dtype}")
     dense = A.ndim == B.ndim + 1
     if dense and B.dtype not in (A.dtype, A.real.dtype):
         raise ValueError(f"B must be of the type of a dense A, {A.dtype}, got {B.dtype}")
@@ -81,6 +83,15 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(f"gaps belong to method 'async', got them with {method!r}")
     if gaps is not None and len(bad := gaps[~((gaps >= 0) & gaps.isfinite())]):
         raise ValueError(f"gaps must be at least 0 and finite, got {bad[0].item()}")
+
+
+def as_tensor(name: str, value, like: Tensor | None = None) -> Tensor:
+    """A number, array or tensor as a tensor, of the type and on the device of `like`; ValueError for anything else."""
+    to = {} if like is None else {"dtype": like.dtype, "device": like.device}
+    try:
+        return torch.as_tensor(value, **to)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a number, an array or a tensor, got {value!r}") from error
 
 
 def check_method(method: str, alpha: float = 0.5) -> None:
@@ -108,8 +119,8 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
     of_z = tuple(map(slice, z.shape[:-2]))  # what belongs to Ab, which has no more leading dimensions than dt A
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
-        # linear in B, so B is brought to size 1: the exponential's scaling follows the larger of dt A and dt B
-        size = Bb.detach().abs().amax(-2, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)
+        # linear in B, so a large B is brought to size 1: the exponential's scaling follows the larger of dt A and dt B
+        size = Bb.detach().abs().amax(-2, keepdim=True).clamp_min(1)
         block = torch.cat([each, Bb / size], -1)
         block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
         Ab = block[..., :N, :N][of_z] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saidl.checks import whole
 
-from .discretization import ALPHA, check, discretize_dense, discretize_diagonal
+from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal
 
 CHUNK = 2**18  # real numbers transformed at once on a CPU: what stays in its second-level cache
 
@@ -38,7 +38,8 @@ def diagonal_kernel(
     Raises: ValueError for any of the above out of range.
     """
     whole("length", length, 1)
-    dt = torch.as_tensor(dt)  # a number is refused by its shape
+    _check_tensors(A=A, B=B, C=C)
+    dt = as_tensor("dt", dt)  # a number is refused by its shape
     if not (A.ndim == 2 and A.shape == B.shape == C.shape and dt.shape == A.shape[:1]):
         raise ValueError(f"A, B, C must be (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not (A.is_complex() and C.is_complex()):
@@ -60,7 +61,8 @@ def dense_kernel(
     Raises: ValueError for any of the above out of range.
     """
     whole("length", length, 1)
-    dt = torch.as_tensor(dt)
+    _check_tensors(A=A, B=B, C=C)
+    dt = as_tensor("dt", dt)
     if not (A.ndim == 3 and A.shape[:1] == dt.shape and A.shape[:2] == B.shape == C.shape):
         raise ValueError(f"A must be (H, N, N), B and C (H, N) and dt (H,), got {_shapes(A, B, C, dt)}")
     if not A.dtype == B.dtype == C.dtype or not A.is_floating_point():
@@ -167,16 +169,19 @@ def _or_twice(plain):
     autograd's of plain(ctx, *inputs), the same function in differentiable operations; the two inputs were saved first."""
 
     def decorate(backward):
-        @functools.wraps(backward)
-        def run(ctx, *grads):
-            if not torch.is_grad_enabled():
-                return backward(ctx, *grads)
+        def twice(ctx, *grads):
             # views are leaves of this little graph: the gradients at hand and one input may depend on the other input
             inputs, needed = [x.view_as(x) for x in ctx.saved_tensors[:2]], ctx.needs_input_grad
             product = sum((y * grad).sum() for y, grad in zip(plain(ctx, *inputs), grads, strict=True))
             wanted = [x for x, need in zip(inputs, needed[:2], strict=True) if need]
             found = iter(torch.autograd.grad(product, wanted, create_graph=True, allow_unused=True))
             return tuple(next(found) if need else None for need in needed)
+
+        @functools.wraps(backward)
+        def run(ctx, *grads):
+            # begun within autocast, it would multiply in half precision, which cannot be added to the rest
+            with torch.autocast(grads[0].device.type, enabled=False):
+                return (twice if torch.is_grad_enabled() else backward)(ctx, *grads)
 
         return run
 
@@ -439,7 +444,8 @@ def complex_row(row: Tensor) -> Tensor:
 def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
     """dt and gaps in the precision of Lambda."""
     whole("length", length, 1)
-    dt = torch.as_tensor(dt)
+    _check_tensors(Lambda=Lambda, P=P, B=B, C=C)
+    dt = as_tensor("dt", dt)
     if not (Lambda.ndim == 2 and Lambda.shape == P.shape == B.shape == C.shape and dt.shape == Lambda.shape[:1]):
         raise ValueError(f"Lambda, P, B, C must be (H, N) and dt (H,), got {_shapes(Lambda, P, B, C, dt)}")
     if not Lambda.is_complex() or not Lambda.dtype == P.dtype == B.dtype == C.dtype:
@@ -450,6 +456,7 @@ def _check_low_rank(Lambda, P, B, C, dt, length, method, alpha=0.5, gaps=None):
 
 
 def _check_conv(u: Tensor, kernel: Tensor) -> None:
+    _check_tensors(u=u, kernel=kernel)
     fits = u.ndim == 3 and kernel.ndim in (2, 3) and u.shape[1] == kernel.shape[-2]
     if not fits or (kernel.ndim == 3 and len(kernel) != 2) or 0 in (u.shape[-1], kernel.shape[-1]):
         told = _shapes(u, kernel)
@@ -461,10 +468,16 @@ def _check_conv(u: Tensor, kernel: Tensor) -> None:
 def _one_gap(gaps, like: Tensor) -> Tensor | None:
     if gaps is None:
         return None
-    gaps = torch.as_tensor(gaps, dtype=like.dtype, device=like.device)
+    gaps = as_tensor("gaps", gaps, like)
     if gaps.ndim:
         raise ValueError(f"a convolution kernel has one gap between all events, got gaps of shape {tuple(gaps.shape)}")
     return gaps
+
+
+def _check_tensors(**named) -> None:
+    for name, x in named.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} must be a torch tensor, got {type(x).__name__}")
 
 
 def _shapes(*tensors: Tensor) -> str:

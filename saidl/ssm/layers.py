@@ -9,6 +9,7 @@ These are the bare systems; activation, mixing, norm, dropout and residual are `
 
 import functools
 import math
+import numbers
 import weakref
 import zlib
 from typing import NamedTuple
@@ -17,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saidl.checks import form, one_of, whole
+from saidl.checks import between, form, one_of, whole
 
 from . import kernels
-from .discretization import check_method, discretize_diagonal
+from .discretization import as_tensor, check_method, discretize_diagonal
 from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
@@ -67,11 +68,10 @@ class _SSM(nn.Module):
         if method == "async" and bidirectional:
             raise ValueError("method 'async' runs step by step, and a bidirectional layer needs the future")
         whole("d_model", d_model, 1)
-        if not 0 < dt_min <= dt_max < math.inf:
+        dt_min, dt_max = (between(n, dt, 0, math.inf, below=True) for n, dt in (("dt_min", dt_min), ("dt_max", dt_max)))
+        if not 0 < dt_min <= dt_max:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
         one_of("conv", conv, CONVS)
-        if not (A.real < 0).all():
-            raise ValueError(f"Re A must be negative (a decaying system), got {A.real.max().item()}")
         self.method, self.alpha, self.bidirectional, self.conv = method, alpha, bidirectional, conv
         self.dt_min, self.dt_max = dt_min, dt_max
         A = A.expand(d_model, -1).contiguous()  # whatever the strides of one given: parameters are saved as they lie
@@ -90,7 +90,13 @@ class _SSM(nn.Module):
         Raises: ValueError for another shape or type, a rate <= 0, gaps missing or out of place.
         """
         _check_rate(rate)
-        if u.ndim != 3 or u.shape[1] < 1 or u.shape[2] != len(self.D) or not u.is_floating_point():
+        if (
+            not isinstance(u, Tensor)
+            or u.ndim != 3
+            or u.shape[1] < 1
+            or u.shape[2] != len(self.D)
+            or not u.is_floating_point()
+        ):
             raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {form(u)}")
         if (gaps is None) == (self.method == "async"):
             raise ValueError(f"gaps (L,) are needed by method 'async' and by no other, got {gaps} with {self.method!r}")
@@ -105,7 +111,8 @@ class _SSM(nn.Module):
 
     @_exactly
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
-        anew = torch.is_grad_enabled() or kernels.transformed() or not self.D.is_cpu
+        plain = type(self.D) in (Tensor, nn.Parameter)  # those of a torch.export have no values
+        anew = torch.is_grad_enabled() or kernels.transformed() or not (plain and self.D.is_cpu)
         kernel = self._kernel_and_skip if anew else self._kept
         return CONVS[self.conv](u.transpose(1, 2), kernel(u.shape[1], rate)).transpose(1, 2)
 
@@ -142,9 +149,12 @@ class _SSM(nn.Module):
         _check_step(self)
         if not isinstance(state, State):
             raise ValueError(f"state must be one of `initial_state` or `step`, got {type(state).__name__}")
-        if tuple(u_t.shape) != (len(state.x), len(self.D)) or not u_t.is_floating_point():
-            raise ValueError(f"u_t must be ({len(state.x)}, {len(self.D)}), floating point, got {form(u_t)}")
-        gap = _checked_gaps(gap, (), kernels.full(self.log_dt)) if self.method == "async" else None
+        if (own := self._state_shape) != tuple(state.x.shape[1:]):
+            raise ValueError(f"state must be this layer's, its x (B, {', '.join(map(str, own))}), got {form(state.x)}")
+        shape = len(state.x), len(self.D)
+        if not isinstance(u_t, Tensor) or tuple(u_t.shape) != shape or not u_t.is_floating_point():
+            raise ValueError(f"u_t must be {shape}, floating point, got {form(u_t)}")
+        gap = _checked_gaps(gap, (), kernels.full(self.log_dt), "gap") if self.method == "async" else None
         return self._step(u_t, state, gap)
 
     def _step(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, State]:
@@ -171,7 +181,7 @@ class S4D(_SSM):
     Arguments:
         d_model: channels H >= 1; d_state: N, even
         init: "legs", "lin", "inv", "real", or a complex tensor or array (N/2,) or (H, N/2) with Re < 0
-        method, alpha: as in `discretize`
+        method, alpha: as in `discretize`; forward Euler, and gbt below alpha = 1/2, diverge unless dt_max is small
         train_B: train B (H, N/2) as well, from 1
         bidirectional: a second C, for the future
         dt_min, dt_max: the first steps are log-uniform between them
@@ -195,6 +205,10 @@ class S4D(_SSM):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, init={self.init!r}, train_B={self.B is not None}"
 
+    @property
+    def _state_shape(self) -> tuple[int, int]:
+        return tuple(self.A_imag.shape)
+
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         A = self._A()
         B = torch.ones_like(A) if self.B is None else torch.view_as_complex(kernels.full(self.B)).to(A.dtype)
@@ -203,7 +217,8 @@ class S4D(_SSM):
 
     @_exactly
     def initial_state(self, batch: int, rate: float = 1.0) -> State:
-        """The state (zero) before the first input; the system is discretised here, for the whole sequence."""
+        """The state (zero) before the first input; the system is discretised here, as the weights are now, for the whole
+        sequence."""
         _check_step(self, rate, batch)
         Ab, Bb, C = self._discretised(rate)
         Ab = self._dt(rate).unsqueeze(-1) * self._A() if self.method == "async" else Ab.to(C.dtype)
@@ -219,7 +234,7 @@ class S4D(_SSM):
 
 
 class S4(_SSM):
-    """Diagonal-plus-rank-one state-space layer, HiPPO-LegS at the start; arguments as for `S4D`."""
+    """Diagonal-plus-rank-one state-space layer, HiPPO-LegS at the start; arguments as for `S4D` but init and train_B."""
 
     slow_parameters = ("log_dt", "log_A_real", "A_imag", "P", "B")
     _powers = staticmethod(kernels.krylov_kernel)
@@ -232,6 +247,11 @@ class S4(_SSM):
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
         P, B = (torch.view_as_real(x).to(self.log_dt.dtype) for x in (P, B))
         self.P, self.B = (nn.Parameter(x.repeat(d_model, 1, 1)) for x in (P, B))
+
+    @property
+    def _state_shape(self) -> tuple[int, int]:
+        d_model, half = self.A_imag.shape
+        return d_model, 2 * half
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))
@@ -262,10 +282,15 @@ def _initial_A(init: str | Tensor, d_model: int, d_state: int) -> Tensor:
         if init not in INITS:
             raise ValueError(f"init must be one of {', '.join(INITS)} or a complex tensor, got {init!r}")
         return INITS[init](d_state)
-    init = torch.as_tensor(init)
+    try:
+        init = torch.as_tensor(init)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"init must be one of {', '.join(INITS)} or a complex tensor, got {init!r}") from error
     if tuple(init.shape) not in ((modes,), (d_model, modes)) or not init.is_complex() or not init.isfinite().all():
         shapes = f"({modes},) or ({d_model}, {modes})"
         raise ValueError(f"init must be complex, finite and of shape {shapes}, got {form(init)}: {init}")
+    if not (init.real < 0).all():
+        raise ValueError(f"init must have Re A < 0 (a decaying system), got {init.real.max().item()}")
     return init
 
 
@@ -279,16 +304,17 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
-def _checked_gaps(gaps, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    gaps = torch.as_tensor(gaps, dtype=like.dtype, device=like.device)
+def _checked_gaps(gaps, shape: tuple[int, ...], like: Tensor, name: str = "gaps") -> Tensor:
+    gaps = as_tensor(name, gaps, like)
     if tuple(gaps.shape) != shape or not ((gaps >= 0) & gaps.isfinite()).all():
-        raise ValueError(f"gaps must be of shape {shape}, finite and at least 0, got {gaps}")
+        raise ValueError(f"{name} must be of shape {shape}, finite and at least 0, got {gaps}")
     return gaps
 
 
 def _check_rate(rate: float) -> None:
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate must be positive and finite, got {rate}")
+    single = isinstance(rate, numbers.Real) or (isinstance(rate, Tensor) and rate.ndim == 0 and not rate.is_complex())
+    if not single or not 0 < rate < math.inf:
+        raise ValueError(f"rate must be positive and finite, one number, got {rate!r}")
 
 
 def _check_step(layer: _SSM, rate: float = 1.0, batch: int = 0) -> None:

@@ -103,7 +103,7 @@ def discretize_backward(dAb, dBb, cache):
 
 def diagonal_kernel(A, B, C, dt, length, method="zoh"):
     """S4D's kernel K_l = 2 Re sum_m C_m Bb_m Ab_m^l; A, B, C (H, M), one of each conjugate pair, dt (H,) -> (H, L)."""
-    require(length >= 1, "length", length, "at least 1")
+    require_system(A, B, C, dt, length, A.shape)
     (Ab, Bb), discrete = discretize(A, B, dt, method)
     V = np.ones((*Ab.shape, length), complex)  # (H, M, L), the powers Ab^l, in double precision: their roundings add up
     V[..., 1:] = Ab[..., None]
@@ -126,7 +126,7 @@ def diagonal_kernel_backward(dK, cache):
 
 def dense_kernel(A, B, C, dt, length):
     """S4's kernel K_l = C Ab^l Bb, bilinear; A (H, N, N), B and C (H, N), all real, dt (H,) -> (H, L)."""
-    require(length >= 1, "length", length, "at least 1")
+    require_system(A, B, C, dt, length, A.shape[:-1])
     require((dt > 0).all(), "dt", dt, "> 0")
     I, dt, B = np.eye(A.shape[-1], dtype=A.dtype), dt[:, None, None], B[..., None]  # B is a column, (H, N, 1)
     R = np.linalg.inv(I - dt / 2 * A)
@@ -197,6 +197,7 @@ def recurrence(u, A, B, C, dt, method="zoh"):
 
 def init_ssm(rng, d_model, d_state, dt_min=1e-3, dt_max=1e-1):
     """Parameters of an S4 layer: HiPPO-LegS in every channel, C random, dt log-uniform in [dt_min, dt_max]."""
+    require(0 < dt_min <= dt_max < np.inf, "dt_min, dt_max", (dt_min, dt_max), "0 < dt_min <= dt_max")
     Lambda, P, B = (np.tile(v, (d_model, 1)) for v in hippo_modes(d_state))  # (H, M)
     C = rng.standard_normal((d_model, d_state)).view(complex) / 2**0.5
     log_dt = rng.uniform(np.log(dt_min), np.log(dt_max), d_model)
@@ -217,7 +218,7 @@ def rates_backward(dLambda, ddt, cache):
 
 
 def s4d(p, length, method="zoh"):
-    """Kernel of the diagonal layer, A = Lambda -> (H, L)."""
+    """Kernel of the diagonal layer, A = Lambda, with D at lag 0 -> (H, L)."""
     (Lambda, dt), cache0 = rates(p)
     K, cache1 = diagonal_kernel(Lambda, p["B"], p["C"], dt, length, method)
     K[:, 0] += p["D"]
@@ -230,7 +231,7 @@ def s4d_backward(dK, cache):
 
 
 def s4(p, length):
-    """Kernel of the diagonal-plus-rank-one layer, A = Lambda - P P^H, bilinear -> (H, L)."""
+    """Kernel of the diagonal-plus-rank-one layer, A = Lambda - P P^H, bilinear, with D at lag 0 -> (H, L)."""
     (Lambda, dt), cache0 = rates(p)
     (A, B, C), cache1 = real_system(Lambda.astype(p["C"].dtype), p["P"], p["B"], p["C"])
     K, cache2 = dense_kernel(A, B, C, dt.astype(A.dtype), length)
@@ -331,6 +332,7 @@ class Classifier:
         for name, size in (sizes | {"d_state": d_state}).items():
             require(isinstance(size, Integral) and size >= 1, name, size, "an integer of at least 1")
         require(d_state % 2 == 0, "d_state", d_state, "even, for conjugate pairs")
+        require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
         self.kernel, self.kernel_backward = LAYERS[layer]
         rng = np.random.default_rng(seed)
 
@@ -418,6 +420,16 @@ def train(model, x, y, *, epochs=20, batch_size=32, lr=1e-2, weight_decay=0.01, 
     classes, n, rng, y = model.params[-1]["b"].size, len(x), np.random.default_rng(seed), np.asarray(y)
     fits = y.shape == (n,) and n > 0 and y.dtype.kind in "iu" and ((y >= 0) & (y < classes)).all()
     require(fits, "y", y, f"{n} integer labels in [0, {classes})")
+    require(np.isfinite(x).all(), "x", x, "finite")
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        require(isinstance(value, Integral) and value >= 1, name, value, "an integer of at least 1")
+    for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
+        require(0 <= value < np.inf, name, value, "finite and at least 0")
+    return epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng)
+
+
+def epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng):
+    n = len(x)
     adam = Adam(model.params, lr, weight_decay, steps=epochs * -(-n // batch_size))
     for epoch in range(epochs):
         order, loss_sum, correct = rng.permutation(n), 0.0, 0
@@ -427,6 +439,13 @@ def train(model, x, y, *, epochs=20, batch_size=32, lr=1e-2, weight_decay=0.01, 
             adam.step(model.backward(dlogits, cache))
             loss_sum, correct = loss_sum + loss * len(batch), correct + (logits.argmax(1) == y[batch]).sum()
         yield {"epoch": epoch, "loss": float(loss_sum / n), "accuracy": float(correct / n)}
+
+
+def require_system(A, B, C, dt, length, vectors):
+    require(isinstance(length, Integral) and length >= 1, "length", length, "an integer of at least 1")
+    shapes = tuple(map(np.shape, (A, B, C, dt)))
+    fits = len(vectors) == 2 and shapes[1:] == (vectors, vectors, vectors[:1]) and shapes[0][-1] == vectors[-1]
+    require(fits, "shapes of A, B, C, dt", shapes, "(H, M) or (H, N, N), (H, M), (H, M), (H,)")
 
 
 def require(condition, name, value, allowed):

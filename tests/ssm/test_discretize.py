@@ -169,6 +169,10 @@ def test_arrays_in_arrays_out():
     ("changes", "message"),
     [
         ({"dt": 0.0}, "dt must be positive"),
+        ({"dt": 1j}, "dt must be real, got 1j"),
+        ({"dt": None}, "dt must be a number.*None"),
+        ({"A": "A"}, "A must be a number, an array or a tensor"),
+        ({"B": torch.ones(4, dtype=torch.int64)}, "B must be floating point or complex"),
         ({"dt": -0.1}, "dt must be positive"),
         ({"dt": float("nan")}, "dt must be positive"),
         ({"dt": float("inf")}, "dt must be positive"),
@@ -193,7 +197,7 @@ def test_bad_input(changes, message):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [1.0, 1e3, 1e9])
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e3, 1e9])
 def test_the_size_of_B_costs_a_dense_A_no_digits(dtype, size):
     A = torch.tensor([[-1.0, 0.5], [0.0, -2.0]], dtype=torch.float64)
     B = size * torch.tensor([1.0, -0.3], dtype=torch.float64)
@@ -203,6 +207,19 @@ def test_the_size_of_B_costs_a_dense_A_no_digits(dtype, size):
     torch.testing.assert_close(Ab.double(), exact, rtol=tolerance, atol=tolerance)
     solved = torch.linalg.solve(A, (exact - torch.eye(2)) @ B)
     torch.testing.assert_close(Bb.double(), solved, rtol=10 * tolerance, atol=10 * tolerance * size)
+
+
+@pytest.mark.parametrize("method", ["zoh", "async"])
+def test_a_B_of_zero_has_the_gradient_of_any_other(method):
+    """Bb is linear in B. Gradients as small as those of a mean over many outputs must come through as well."""
+    A = ssm.hippo_legs(4)[0].float()
+    gaps = torch.ones(()) if method == "async" else None
+
+    def gradient(B):
+        Bb = ssm.discretize(A, B.requires_grad_(), 0.1, method, gaps=gaps)[1]
+        return torch.autograd.grad(1e-8 * Bb.sum(), B)[0]
+
+    torch.testing.assert_close(gradient(torch.zeros(4)), gradient(torch.ones(4)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])

@@ -306,6 +306,8 @@ def test_fft_sizes():
         ({"dt": torch.ones(2)}, r"dt \(H,\)"),
         ({"dt": 0.1}, r"dt \(H,\)"),
         ({"B": torch.ones(3, 5)}, r"\(3, 5\)"),
+        ({"C": np.ones((3, 4))}, "C must be a torch tensor, got ndarray"),
+        ({"dt": "short"}, "dt must be a number.*'short'"),
         ({"method": "euler"}, "method must be one of"),
         ({"method": "async"}, "needs gaps"),
         ({"method": "async", "gaps": torch.ones(5)}, "one gap"),
@@ -344,6 +346,8 @@ def test_half_precision_is_refused(dtype):
     ("u", "kernel", "message"),
     [
         (torch.ones(2, 3), torch.ones(3, 5), "u must be"),
+        (np.ones((2, 3, 5)), torch.ones(3, 5), "u must be a torch tensor"),
+        (torch.ones(2, 3, 5), None, "kernel must be a torch tensor"),
         (torch.ones(2, 3, 5), torch.ones(4, 5), "u must be"),
         (torch.ones(2, 3, 5), torch.ones(3, 3, 5), "u must be"),
         (torch.ones(2, 3, 0), torch.ones(3, 5), "at least 1"),

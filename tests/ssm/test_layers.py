@@ -321,6 +321,31 @@ def test_autocast_leaves_the_layer_exact(cls):
 
 
 @pytest.mark.parametrize("cls", LAYERS)
+def test_gradients_made_within_autocast_are_those_made_outside(cls):
+    layer, u = cls(4, 8), torch.randn(2, 64, 4)
+    y = layer(u).square().sum()
+    exact = torch.autograd.grad(y, list(layer.parameters()), retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = torch.autograd.grad(y, list(layer.parameters()))
+    tolerance = (
+        1e-4 if cls is ssm.S4D else 1e-2
+    )  # S4's discretisation is torch's operations, whose gradients autocast rounds
+    for a, b in zip(exact, within, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * a.abs().max().item())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch.export's own
+@pytest.mark.parametrize("cls", LAYERS)
+def test_an_exported_layer_is_the_layer_and_leaves_it_as_it_was(cls):
+    layer, u = cls(4, 8).eval(), torch.randn(2, 20, 4)
+    with torch.no_grad():
+        expected = layer(u)
+        exported = torch.export.export(layer, (u,)).module()
+        torch.testing.assert_close(exported(u), expected)
+        assert torch.equal(layer(u), expected)
+
+
+@pytest.mark.parametrize("cls", LAYERS)
 def test_initial_values(cls):
     torch.manual_seed(0)
     layer = cls(512, 64, dt_min=1e-3, dt_max=1e-1)
@@ -380,6 +405,8 @@ def test_parameter_count_of_the_reference_example():
         ({"dt_min": 0.0}, "dt_min"),
         ({"dt_min": 0.2}, "dt_min and dt_max"),
         ({"dt_max": math.inf}, "dt_max"),
+        ({"dt_min": "small"}, "dt_min must be a number.*'small'"),
+        ({"dt_max": None}, "dt_max must be a number.*None"),
         ({"conv": "slow"}, "conv must be one of fft, direct"),
     ],
 )
@@ -392,7 +419,8 @@ def test_bad_options(cls, options, message):
     ("init", "message"),
     [
         ("hippo", "init must be one of legs.*'hippo'"),
-        (torch.complex(torch.tensor([-1.0, 0.0]), torch.ones(2)), "Re A must be negative"),
+        (torch.complex(torch.tensor([-1.0, 0.0]), torch.ones(2)), "init must have Re A < 0"),
+        (None, "init must be one of legs.*None"),
         (torch.complex(torch.tensor([-1.0, torch.nan]), torch.ones(2)), "init must be complex, finite"),
         (torch.complex(-torch.ones(2), torch.full((2,), torch.inf)), "init must be complex, finite"),
         (-torch.ones(3, dtype=torch.cfloat), "init must be complex"),
@@ -415,20 +443,23 @@ def test_init_by_hand_needs_an_even_d_state_too_and_may_be_an_array():
 @pytest.mark.parametrize("cls", LAYERS)
 def test_bad_calls(cls):
     layer, u = cls(4, 8), torch.randn(2, 5, 4)
-    for bad in (u[:, :0], u[..., :3], u[0], u.mT, u.long(), u > 0, u.cfloat()):
+    for bad in (u[:, :0], u[..., :3], u[0], u.mT, u.long(), u > 0, u.cfloat(), u.numpy(), None):
         with pytest.raises(ValueError, match=r"u must be \(B, L, 4\)"):
             layer(bad)
     state = layer.initial_state(2)
-    for bad in (u, u[:, 0, :3], u[:1, 0], u[0, 0], u[:, 0].long(), u[:, 0] > 0, u[:, 0].cfloat()):
+    for bad in (u, u[:, 0, :3], u[:1, 0], u[0, 0], u[:, 0].long(), u[:, 0] > 0, u[:, 0].cfloat(), [0.0] * 4):
         with pytest.raises(ValueError, match=r"u_t must be \(2, 4\), floating point, got"):
             layer.step(bad, state)
     for bad in (None, u[:, 0], tuple(state)):
         with pytest.raises(ValueError, match="state must be one of"):
             layer.step(u[:, 0], bad)
+    for other in (cls(4, 16), cls(3, 8), (ssm.S4 if cls is ssm.S4D else ssm.S4D)(4, 8)):
+        with pytest.raises(ValueError, match=r"state must be this layer's, its x \(B, 4, "):
+            layer.step(u[:, 0], other.initial_state(2))
     for batch in (-1, 2.0):
         with pytest.raises(ValueError, match=f"batch must be .*{batch}"):
             layer.initial_state(batch)
-    for rate in (0.0, -1.0, math.nan, math.inf):
+    for rate in (0.0, -1.0, math.nan, math.inf, "fast", None, torch.ones(2)):
         for call in (lambda r: layer(u, r), lambda r: layer.kernel(5, r), lambda r: layer.initial_state(2, r)):
             with pytest.raises(ValueError, match="rate must be positive"):
                 call(rate)
@@ -439,11 +470,11 @@ def test_bad_calls(cls):
     events = cls(4, 8, method="async")
     with pytest.raises(ValueError, match="gaps"):
         events(u)
-    for gaps in (torch.ones(4), -torch.ones(5), torch.full((5,), math.nan), torch.full((5,), math.inf), [], 1.0):
+    for gaps in (torch.ones(4), -torch.ones(5), torch.full((5,), math.nan), torch.full((5,), math.inf), [], 1.0, "x"):
         with pytest.raises(ValueError, match="gaps must be"):
             events(u, gaps=gaps)
     for gap in (-1.0, math.nan, math.inf, torch.ones(2)):
-        with pytest.raises(ValueError, match="gaps must be"):
+        with pytest.raises(ValueError, match="gap must be"):
             events.step(u[:, 0], events.initial_state(2), gap)
     assert torch.equal(events(u, gaps=[0, 1, 1, 2, 1]), events(u, gaps=torch.tensor([0.0, 1, 1, 2, 1])))
 
