@@ -181,6 +181,29 @@ class SequenceClassifier(nn.Module):
         x = self.norm(x)
         return self.decoder(x.mean(1) if self.pooling == "mean" else x[:, -1])
 
+    def initial_state(self, batch: int, rate: float = 1.0) -> tuple:
+        """What `step` carries before the first input: each layer's state, the sum of the steps so far, their number."""
+        if self.layer not in ("s4d", "s4"):
+            raise ValueError(f"layer must be s4d or s4 to run step by step, not {self.layer}")
+        layers = tuple(block.mixer.initial_state(batch, rate) for block in self.blocks)
+        return layers, self.encoder.weight.new_zeros(batch, 1, self.encoder.out_features), 0
+
+    def step(self, x_t: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """One more input (B, d_input) -> the logits (B, num_classes) of the sequence so far, and the next state.
+
+        What `forward` gives in evaluation, at the same cost for every input; training, dropout is drawn at every step.
+        """
+        layers, total, count = state
+        if not isinstance(x_t, Tensor) or x_t.shape != (len(total), self.d_input):
+            raise ValueError(f"x_t must be ({len(total)}, {self.d_input}), not {form(x_t)}")
+        x, after = self.encoder(x_t).unsqueeze(1), []
+        for block, of_layer in zip(self.blocks, layers, strict=True):
+            x, of_layer = block.step(x, of_layer)
+            after.append(of_layer)
+        x = self.norm(x)
+        total, count = total + x, count + 1
+        return self.decoder((total / count if self.pooling == "mean" else x)[:, 0]), (tuple(after), total, count)
+
     def extra_repr(self) -> str:
         """With those below it, every option: a checkpoint is of the same network if its repr is the same."""
         return f"pooling={self.pooling!r}"
@@ -202,7 +225,14 @@ class SequenceBlock(nn.Module):
         self.mix = nn.Linear(d_model, 2 * d_model)
 
     def forward(self, x: Tensor, *rate: float) -> Tensor:
-        z = self.mixer(self.norm(x) if self.prenorm else x, *rate)
+        return self.around(x, self.mixer(self.norm(x) if self.prenorm else x, *rate))
+
+    def step(self, x: Tensor, state) -> tuple[Tensor, "ssm.State"]:
+        """One step x (B, 1, H) -> (B, 1, H) and the mixer's next state."""
+        z, state = self.mixer.step((self.norm(x) if self.prenorm else x)[:, 0], state)
+        return self.around(x, z.unsqueeze(1)), state
+
+    def around(self, x: Tensor, z: Tensor) -> Tensor:
         z = self.dropout(nn.functional.gelu(z))
         x = x + self.dropout(nn.functional.glu(self.mix(z), dim=-1))
         return x if self.prenorm else self.norm(x)

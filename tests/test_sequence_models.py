@@ -318,6 +318,30 @@ def test_bad_options(options, message):
         models.SequenceClassifier(**{"d_input": 3, "num_classes": 5, "d_model": 8, "n_layers": 1} | options)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("layer", ["s4d", "s4"])
+def test_stepping_is_forward_on_what_was_seen(layer, norm, pooling):
+    for prenorm, rate in ((False, 1.0), (True, 0.5)):
+        net = classifier(layer, norm=norm, pooling=pooling, prenorm=prenorm).double()
+        x = torch.randn(2, 7, 3, dtype=torch.float64)
+        net(x)  # moves batch norm's averages
+        net.eval()
+        state = net.initial_state(2, rate)
+        for t in range(7):
+            logits, state = net.step(x[:, t], state)
+            torch.testing.assert_close(logits, net(x[:, : t + 1], rate))
+    with pytest.raises(ValueError, match=r"x_t must be \(2, 3\)"):
+        net.step(x[:, 0, :2], state)
+
+
+def test_only_a_causal_state_space_model_steps():
+    with pytest.raises(ValueError, match="layer must be s4d or s4"):
+        classifier("lstm").initial_state(2)
+    with pytest.raises(ValueError, match="needs the future"):
+        classifier("s4d", bidirectional=True).initial_state(2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"norm": "x"}, "norm must be one of"), ({"dropout": math.nan}, "dropout"), ({"d_model": 0}, "d_model")],
