@@ -4,6 +4,14 @@ import numbers
 from collections.abc import Collection
 
 
+class MissingData(FileNotFoundError, ValueError):
+    """Data that are not where they should be."""
+
+
+class NoNetwork(ConnectionError, ValueError):
+    """Data that could not be fetched."""
+
+
 def whole(name: str, value: int, least: int = 0) -> int:
     """The value, Python's or NumPy's, as an int. Raises ValueError for what is not a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:

@@ -22,7 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from saidl.checks import form, whole
+from saidl.checks import MissingData, NoNetwork, form, whole
 
 TORCHVISION = {  # name: its class there, the folder it keeps the files in
     "mnist": ("MNIST", "MNIST"), "fashion-mnist": ("FashionMNIST", "FashionMNIST"),
@@ -70,8 +70,14 @@ class Images:
         index, place = torch.as_tensor(index), torch.arange(len(self)) if self.index is None else self.index
         return replace(self, images=self.images[index], labels=self.labels[index], index=place[index])
 
+    def __repr__(self) -> str:
+        return f"Images({self.name}, images {form(self.images)}, {len(self.classes)} classes)"
+
     def with_labels(self, labels) -> "Images":
-        labels = torch.as_tensor(labels)
+        try:
+            labels = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"labels must be int64 of shape ({len(self)},), not {form(labels)}") from None
         if labels.shape != self.labels.shape or labels.dtype != torch.int64:
             raise ValueError(f"labels must be int64 of shape ({len(self)},), not {form(labels)}")
         return replace(self, labels=labels)
@@ -89,8 +95,8 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
         in the order of their names); root, the folder that holds or gets the official files (default: SAIDL_DATA, else ./data, ../data,
         ~/.cache/saidl, whichever has them); train_size, keep so many training samples, equally many of each class (None: all), drawn
         with seed. The test set is always whole.
-    Raises ValueError for an unknown name, a wrong size or unreadable files; FileNotFoundError for a missing folder; ConnectionError when a
-    download fails, leaving nothing half-written behind.
+    Raises ValueError for an unknown name, a wrong size or unreadable files; one that is also a FileNotFoundError for a missing folder, a
+    ConnectionError when a download fails, which leaves nothing half-written behind.
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
@@ -105,7 +111,7 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
     elif Path(name).expanduser().is_dir():
         split = from_folder(Path(name).expanduser())
     elif os.sep in str(name) or str(name).startswith((".", "~")):
-        raise FileNotFoundError(f"no folder {name!r}")
+        raise MissingData(f"no folder {name!r}")
     else:
         raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
     return split if train_size is None else Split(subset(split.train, train_size, seed), split.test)
@@ -230,7 +236,7 @@ def download(maker, name: str, target: Path) -> None:
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
             hint = "without network, put the official files, unpacked, into a folder named by SAIDL_DATA or root"
-            raise ConnectionError(f"could not download {name} ({error}); {hint}") from None
+            raise NoNetwork(f"could not download {name} ({error}); {hint}") from None
         if not target.exists():
             shutil.move(Path(part) / target.name, target)
 
@@ -238,6 +244,8 @@ def download(maker, name: str, target: Path) -> None:
 def find(entry: str, root=None) -> Path | None:
     """Where a file or folder of the data folder is: root or SAIDL_DATA when given, else ./data, ../data or ~/.cache/saidl."""
     chosen = root or os.environ.get("SAIDL_DATA")
+    if chosen and not (isinstance(chosen, str | os.PathLike) and not Path(chosen).expanduser().is_file()):
+        raise ValueError(f"root must be a folder, not {chosen!r}")
     places = [Path(place).expanduser() for place in ([chosen] if chosen else ["data", "../data", "~/.cache/saidl"])]
     return next((place / entry for place in places if (place / entry).exists()), None)
 
@@ -246,7 +254,7 @@ def from_folder(folder: Path) -> Split:
     """train/<class>/* and test/<class>/*, every image of one size, classes and files ordered by name; grey when all are."""
     for part in ("train", "test"):
         if not (folder / part).is_dir():
-            raise FileNotFoundError(f"{folder} must hold the folders train and test; {part} is missing")
+            raise MissingData(f"{folder} must hold the folders train and test; {part} is missing")
     (train, classes), (test, others) = (class_files(folder / part) for part in ("train", "test"))
     if classes != others:
         raise ValueError(f"train and test must have the same classes, not {list(classes)} and {list(others)}")
@@ -264,7 +272,7 @@ def from_classes(folder, size: int | None = None) -> Images:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {str(folder)!r}")
+        raise MissingData(f"no folder {str(folder)!r}")
     files, classes = class_files(folder)
     return with_files(read_images(files, classes, folder.name, size), files, folder)
 
@@ -357,7 +365,7 @@ def spoken_digits(root, length: int = 8192) -> Split:
 
     folder = find("spoken-digits/recordings", root)
     if folder is None:
-        raise FileNotFoundError("the data folder lacks spoken-digits/recordings/*.wav (Free Spoken Digit Dataset)")
+        raise MissingData("the data folder lacks spoken-digits/recordings/*.wav (Free Spoken Digit Dataset)")
     sounds, labels, held_out, classes = [], [], [], tuple("0123456789")
     for path in sorted(folder.glob("*.wav")):
         try:

@@ -134,6 +134,8 @@ def recipe(profile: str, task: str) -> tuple[str, int | None, str, dict, Setting
     """Data set, training size, model, its options and settings of a task at a profile."""
     if (profile, task) in RECIPES:
         return RECIPES[profile, task]
+    if elsewhere := [p for p, t in RECIPES if t == task]:
+        raise ValueError(f"profile must be {' or '.join(elsewhere)} for task {task!r}, not {profile!r}")
     one_of("task", task, [*(t for p, t in RECIPES if p == profile), *SEQUENCES])
     dataset, view = SEQUENCES[task]
     size, options, changes = SEQUENCE_RECIPES.get((profile, task)) or SEQUENCE_RECIPES[profile]
@@ -150,7 +152,7 @@ def current_profile(profile: str | None = None) -> str:
 
 def grid(
     profile: str | None = None, *, task: str = "noise", loss="ce", noise="symmetric", rate=0.0, seed=0,
-    model=None, model_options=None, exact: bool | str | None = None, **settings,
+    model=None, model_options=None, loss_options: dict | None = None, exact: bool | str | None = None, **settings,
 ) -> list[Run]:  # fmt: skip
     """Every combination of the losses, models, model_options, noises, rates and seeds, each one value or a list, in a profile's recipe.
 
@@ -158,7 +160,8 @@ def grid(
         noise kinds; rates in [0, 1] (one clean run stands for all kinds at rate 0; human kinds have no rate); seeds, used for the noise
         draw and for training alike, as in the papers; model, names of `models.make`; model_options, a dict or a list of dicts, on top of
         the recipe's if it is the recipe's network or both are for sequences (the papers' size at laptop: two epochs on all images, see
-        WHOLE); exact, how the noise is drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings`.
+        WHOLE); loss_options, the loss's settings on top of the published ones, as `losses.make` takes them; exact, how the noise is
+        drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings`.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
     Raises ValueError for any unknown name or value, or a model that is not for what the task shows, before anything runs (but
         model_options are looked at when the network is built).
@@ -166,10 +169,10 @@ def grid(
     profile = current_profile(profile)
     recipe(profile, task)  # an unknown task is an error though there be nothing to combine
     choices = map(listed, (loss, model or None, model_options or {}, noise, rate, seed))
-    return distinct([one(profile, task, *choice, exact, settings) for choice in product(*choices)])
+    return distinct([one(profile, task, *choice, exact, loss_options or {}, settings) for choice in product(*choices)])
 
 
-def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Run:
+def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, changes) -> Run:
     """A run of a profile's recipe for a task; the rest as for `grid`, one value each."""
     dataset, size, usual, options, base = recipe(profile, task)
     net = net or usual
@@ -186,6 +189,8 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, changes) -> Ru
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
+    hyper |= own_hyper
+    losses.make(loss, **hyper)  # an unknown setting is an error now
     options = options | extra if net == usual or (net in models.LAYERS and usual in models.LAYERS) else extra
     large = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
 

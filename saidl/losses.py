@@ -88,6 +88,12 @@ def pick(values: Tensor, target: Tensor) -> Tensor:
     return -F.nll_loss(values, target, reduction="none", ignore_index=NEVER)
 
 
+def one_minus_exp(x: Tensor) -> Tensor:
+    """1 - e^x for x <= 0 with all its digits, as its derivative has. expm1 alone is as good at x near 0, but torch takes its derivative
+    from the result: 0 where e^x is below rounding, and a confident mistake would not be learnt from."""
+    return torch.where(x > -1, -torch.expm1(x), 1 - x.exp())
+
+
 def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
     """-(1 - p)^gamma log p for every entry. `detached` leaves the factor out of the gradient, as much published code does: the value
     is the same, the gradient is not the formula's (tests/test_losses.py measures by how much)."""
@@ -163,6 +169,8 @@ class Focal(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
+        if not isinstance(detached, bool):
+            raise ValueError(f"detached must be True or False, not {detached!r}")
         self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
 
     def per_sample(self, log_p, target):
@@ -174,7 +182,7 @@ class MeanAbsoluteError(RobustLoss):
     that take the whole distance (Ghosh et al. 2017) have twice this value, so their beta is half of ours."""
 
     def per_sample(self, log_p, target):
-        return -torch.expm1(pick(log_p, target))
+        return one_minus_exp(pick(log_p, target))
 
 
 class ReverseCrossEntropy(RobustLoss):
@@ -182,7 +190,7 @@ class ReverseCrossEntropy(RobustLoss):
     The same function as MAE up to A: beside an active loss the scale is what counts."""
 
     def per_sample(self, log_p, target):
-        return -LOG_ZERO * torch.expm1(pick(log_p, target))
+        return LOG_ZERO * one_minus_exp(pick(log_p, target))
 
 
 class GeneralizedCrossEntropy(RobustLoss):
@@ -193,7 +201,7 @@ class GeneralizedCrossEntropy(RobustLoss):
         self.q = between("q", q, 1e-9, 1)
 
     def per_sample(self, log_p, target):
-        return -torch.expm1(self.q * pick(log_p, target)) / self.q
+        return one_minus_exp(self.q * pick(log_p, target)) / self.q
 
 
 class AsymmetricGeneralizedCrossEntropy(RobustLoss):
@@ -262,7 +270,7 @@ class NormalizedMeanAbsoluteError(RobustLoss):
     """NMAE and NRCE, (1 - p_y) / (K - 1), in [0, 1/(K-1)], label sum 1 (Ma et al. 2020: two names, one function)."""
 
     def per_sample(self, log_p, target):
-        return -torch.expm1(pick(log_p, target)) / (self.num_classes - 1)
+        return one_minus_exp(pick(log_p, target)) / (self.num_classes - 1)
 
 
 NormalizedReverseCrossEntropy = NormalizedMeanAbsoluteError
@@ -272,7 +280,7 @@ class NormalizedGeneralizedCrossEntropy(GeneralizedCrossEntropy):
     """NGCE, (1 - p_y^q) / (K - sum_k p_k^q), in [0, 1], label sum 1, q in [1e-9, 1] (Ma et al. 2020)."""
 
     def per_sample(self, log_p, target):
-        values = -torch.expm1(self.q * log_p)  # (B, K)
+        values = one_minus_exp(self.q * log_p)  # (B, K)
         return pick(values, target) / values.sum(1)
 
 
@@ -340,6 +348,9 @@ class ActivePassive(RobustLoss):
     def __init__(
         self, active: RobustLoss, passive: RobustLoss, alpha: float = 1.0, beta: float = 1.0, reduction: str = "mean"
     ):
+        for name, part in (("active", active), ("passive", passive)):
+            if not isinstance(part, RobustLoss):
+                raise ValueError(f"{name} must be a loss of this module, not {part!r}")
         super().__init__(active.num_classes, reduction)
         if active.num_classes != passive.num_classes:
             told = f"{active.num_classes} and {passive.num_classes}"

@@ -101,12 +101,15 @@ IMAGE_MODELS = {"cnn8": CNN8, "cnn4": CNN4, "small-cnn": SmallCNN, "resnet34": r
 def make(name: str, **options) -> nn.Module:
     """An image network of IMAGE_MODELS by name, or a `SequenceClassifier` whose layer is `name`.
 
-    Raises ValueError for an unknown name.
+    Raises ValueError for an unknown name, or options that cannot be.
     """
-    if name in IMAGE_MODELS:
-        return IMAGE_MODELS[name](**options)
     one_of("model", name, (*IMAGE_MODELS, *LAYERS))
-    return SequenceClassifier(layer=name, **options)
+    for option in options.keys() & {"num_classes", "in_channels", "hidden", "size"}:
+        whole(option, options[option], 1)
+    try:
+        return IMAGE_MODELS[name](**options) if name in IMAGE_MODELS else SequenceClassifier(layer=name, **options)
+    except TypeError as error:
+        raise ValueError(f"model {name} cannot be built with {options}: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- sequences

@@ -15,14 +15,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, reduce
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
-from saidl.checks import between, one_of, whole
+from saidl.checks import MissingData, between, form, one_of, whole
 
 HUMAN = ("human-aggregate", "human-random1", "human-random2", "human-random3", "human-worst")
 KINDS = (
@@ -63,8 +63,8 @@ class Noisy:
     """Corrupted labels: labels (N,) and flipped (N,) bool, of the same kind (NumPy or torch) as the input; nominal and realised
     transition matrices (K, K) float64; rate, the share of labels that were really changed."""
 
-    labels: np.ndarray
-    flipped: np.ndarray
+    labels: np.ndarray = field(repr=False)
+    flipped: np.ndarray = field(repr=False)
     nominal: np.ndarray
     realised: np.ndarray
     rate: float
@@ -121,8 +121,8 @@ def corrupt(
         CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
     Returns: Noisy. The input is left as it was.
     Raises ValueError for labels that are not integers in [0, K), a seed that is no whole number, a matrix that is not row-stochastic,
-        equal counts of anything but symmetric noise, and all that `transition_matrix` raises; FileNotFoundError without the human
-        labels' file.
+        equal counts of anything but symmetric noise, and all that `transition_matrix` raises; one that is also a FileNotFoundError
+        without the human labels' file.
     """
     if matrix is None:
         nominal = transition_matrix(kind, rate, num_classes, dataset)
@@ -142,7 +142,7 @@ def corrupt(
     elif kind == "instance-dependent":
         noisy = instance_dependent(clean, between("rate", rate, 0, 1), num_classes, images, exact, rng)
     elif not exact:
-        noisy = draw_rows(nominal[clean], rng)
+        noisy = draw_labels(clean, nominal, rng)
     elif kind == "asymmetric-sequential":
         noisy = clean.copy()
         for source, target in moves(dataset, num_classes):
@@ -179,14 +179,15 @@ def human_labels(kind: str, root=None) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-10N's clean and human labels in torchvision's training order, ((50000,), (50000,)) int64 (Wei et al. 2022).
 
     The published CIFAR-10_human.pt is a pickle that torch.load's safe mode refuses; it is read here by an unpickler that can build arrays
-    of integers and nothing else. Raises FileNotFoundError with what to fetch, ValueError when the file holds anything but those arrays.
+    of integers and nothing else. Raises ValueError when the file holds anything but those arrays; when there is none, one that is also a
+    FileNotFoundError, with what to fetch.
     """
     from saidl.data import find
 
     one_of("kind", kind, HUMAN)
     path = find("CIFAR-10_human.pt", root)
     if path is None:
-        raise FileNotFoundError(
+        raise MissingData(
             f"{kind} noise needs CIFAR-10_human.pt (CIFAR-10N, CC BY-NC 4.0, github.com/UCSC-REAL/cifar-10-100n) in the data folder; "
             "set SAIDL_DATA or pass root"
         )
@@ -220,7 +221,9 @@ def moves(dataset, num_classes: int) -> tuple[tuple[int, int], ...]:
         raise ValueError(f"asymmetric noise has moves for {known}; dataset is {dataset!r}")
     left = {a for a, b in pairs if a != b}
     if any(not 0 <= c < num_classes for pair in pairs for c in pair) or len(left) < len(pairs):
-        raise ValueError(f"the moves {pairs} must each leave another class and stay below num_classes={num_classes}")
+        raise ValueError(
+            f"dataset: the moves {pairs} must each leave another class and stay below num_classes={num_classes}"
+        )
     return pairs
 
 
@@ -234,6 +237,15 @@ def equal_counts(clean: np.ndarray, rate: float, num_classes: int) -> np.ndarray
 def choose(members: np.ndarray, count: float, rng) -> np.ndarray:
     """Exactly round(count) of the True positions, without replacement."""
     return rng.choice(np.flatnonzero(members), size=round(count), replace=False)
+
+
+def draw_labels(clean: np.ndarray, T: np.ndarray, rng) -> np.ndarray:
+    """A draw for each label (N,) from its row of T."""
+    at, noisy = rng.random(len(clean)), np.empty_like(clean)
+    for c in np.unique(clean):  # class by class: a row of T for every label would be (N, K)
+        of_class = clean == c
+        noisy[of_class] = np.searchsorted(T[c].cumsum(), at[of_class] * T[c].sum())
+    return np.minimum(noisy, len(T) - 1)
 
 
 def draw_rows(p: np.ndarray, rng) -> np.ndarray:
@@ -296,7 +308,10 @@ def human_for(clean, kind, indices, root) -> np.ndarray:
 
 
 def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:
-    matrix = np.array(matrix, dtype=np.float64)  # a copy: it is handed out as Noisy.nominal
+    try:
+        matrix = np.array(matrix, dtype=np.float64)  # a copy: it is handed out as Noisy.nominal
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"matrix must be numbers of shape (K, K), not {matrix!r}") from error
     K = len(matrix) if num_classes is None else num_classes
     if matrix.shape != (K, K):
         raise ValueError(f"matrix must have shape ({K}, {K}), not {matrix.shape}")
@@ -310,7 +325,10 @@ def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:
 
 
 def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:
-    array = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
+    try:
+        array = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be integers of shape (N,), not {form(labels)}") from error
     array = array.astype(np.int64) if array.size == 0 else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name} must be integers of shape (N,), not {array.dtype} {array.shape}")

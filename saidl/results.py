@@ -22,6 +22,7 @@ from pathlib import Path
 
 SCHEMA = 1
 ID = re.compile(r"[0-9a-f]{16}")
+WHOLE = ("history", "confusion", "noise", "data", "parameters")  # what a finished run's record tells
 
 
 def project() -> Path:
@@ -90,8 +91,11 @@ def checked(record: dict, path: Path) -> dict:
     try:
         if record["schema"] != SCHEMA or record["id"] != path.stem or record["status"] not in ("done", "failed"):
             raise ValueError("it is not a record of this store")
-        if record["status"] == "done" and not 0 <= record["test_accuracy"] <= 1:
-            raise ValueError(f"its accuracy is {record['test_accuracy']}")
+        if record["status"] == "done":
+            if not 0 <= record["test_accuracy"] <= 1:
+                raise ValueError(f"its accuracy is {record['test_accuracy']}")
+            if absent := [name for name in WHOLE if not record.get(name)]:
+                raise ValueError(f"it lacks {', '.join(absent)}")
         if Run.from_dict(record["run"]).id != record["id"]:
             raise ValueError("its id is not its run's")
         row(record)
@@ -171,7 +175,7 @@ def records(*stores, quarantine: bool = True) -> Iterator[dict]:
     """Every whole record of the stores, sorted by file; damaged ones are set aside (or left, for a folder that is not
     ours to change). Files that are not named after a run are nobody's business here."""
     for store in stores:
-        for path in sorted(path for path in Path(store).glob("*.json") if ID.fullmatch(path.stem)):
+        for path in sorted(path for path in Path(store).expanduser().glob("*.json") if ID.fullmatch(path.stem)):
             try:
                 yield read(path)
             except FileNotFoundError:  # another process has just set it aside

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +26,7 @@ import torch
 from tqdm.auto import tqdm
 
 from saidl import data, losses, models, noise, results, training
-from saidl.checks import between, one_of
+from saidl.checks import between, one_of, whole
 from saidl.experiments import Run
 
 # A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
@@ -45,11 +45,17 @@ def run(
         machine). Dask's workers suit best with --nthreads 1. One GPU a run is the engine's to arrange: dask-cuda's
         workers, or joblib.parallel_config around this call, naming Dask's `resources` or Ray's `ray_remote_args`.
     Returns: DataFrame as `results.load`, one row a run in the order given.
-    Raises ValueError for runs or a backend that cannot be and OSError for a store that cannot be written, before any
+    Raises ValueError for runs, a number of jobs or a backend that cannot be and OSError for a store that cannot be written, before any
     work; RuntimeError at the end when runs failed, naming them: their errors are recorded, the others are done, and
     calling again tries the failed ones once more.
     """
-    runs, store = list(runs), Path(store).absolute()
+    if isinstance(runs, Run) or not isinstance(runs, Iterable):
+        raise ValueError(f"runs must be a list of experiments.Run, not {runs!r}")
+    if not isinstance(store, str | os.PathLike):
+        raise ValueError(f"store must be a folder, not {store!r}")
+    if n_jobs not in (None, -1):
+        whole("n_jobs", n_jobs, 1)
+    runs, store = list(runs), Path(store).expanduser().absolute()
     check_runs(runs)
     todo = [r for r in {r.id: r for r in runs}.values() if not present(r, store)]
     if todo:
@@ -279,12 +285,14 @@ def engine(backend: str | None, address: str | None) -> Iterator[None]:
 
 
 def check_runs(runs: list[Run]) -> None:
-    """Raises ValueError for what cannot be run, or not be told from its record: an unknown name, a NaN rate."""
+    """Raises ValueError for what cannot be run, or not be told from its record: an unknown name, a NaN rate, options that cannot be."""
     for run in runs:
         if not isinstance(run, Run):
             raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
+        one_of("dataset", run.dataset, data.NAMES)  # a folder's content would not be part of the id
+        for name in ("seed", "noise_seed"):
+            whole(name, getattr(run, name))
         losses.resolve(run.loss)
-        one_of("model", run.model, (*models.IMAGE_MODELS, *models.LAYERS))
         if not run.transition:
             one_of("noise", run.noise, noise.KINDS)
         if run.rate is not None or (run.noise not in noise.HUMAN and run.transition is None):
@@ -295,18 +303,16 @@ def check_runs(runs: list[Run]) -> None:
             raise ValueError(f"{run} cannot be recorded: {error}") from error
         if not same:
             raise ValueError(f"{run} would not be read back as it is")
+        losses.make(run.loss, **dict(run.loss_options))
+    with torch.random.fork_rng(devices=[]):
+        for name, options in {(run.model, run.model_options) for run in runs}:
+            network(name, options, 1, 10)
 
 
 def network(name: str, options, channels: int, classes: int):
-    """A run's network for data of so many classes and, if they are sequences, channels, unless its options say otherwise.
-
-    Raises ValueError for options that cannot be.
-    """
+    """A run's network for data of so many classes and, if they are sequences, channels, unless its options say otherwise."""
     known = {"num_classes": classes} | ({"d_input": channels} if name in models.LAYERS else {})
-    try:
-        return models.make(name, **known | dict(options))
-    except TypeError as error:
-        raise ValueError(f"model {name} cannot be built with {dict(options)}: {error}") from error
+    return models.make(name, **known | dict(options))
 
 
 def cores(profile: str = "quick") -> int:

@@ -105,7 +105,9 @@ def accuracies(frame: pd.DataFrame, profile: str, noise="symmetric", task: str =
     have = cells(frame, profile, task)
     names, columns = layout(have, profile, noise, task)
     table = [[spread(*value(have, (loss, *column))[:2], digits=1) for column in columns] for loss in names]
-    return pd.DataFrame(table, index=[label(loss) for loss in names], columns=[rate or kind for kind, rate in columns])
+    several = len({kind for kind, _ in columns}) > 1
+    heads = [f"{kind} {rate}".strip() if several else rate or kind for kind, rate in columns]
+    return pd.DataFrame(table, index=[label(loss) for loss in names], columns=heads)
 
 
 def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noise") -> pd.DataFrame:

@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,6 +68,8 @@ class Settings:
         one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         if self.augment == "crop-flip" and self.view != "image":
             raise ValueError("crop-flip augmentation is for images, not sequences")
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup must be at most epochs = {self.epochs}, not {self.warmup}")
         if self.half_rate and self.view == "image":
             raise ValueError("half_rate is for sequences, not images")
 
@@ -111,18 +114,21 @@ def fit(
         continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
         groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`); progress, True or a label for the
         bar.
-    Returns: History.
+    Returns: History. The network has seen images standardised by the training set's statistics: `logits` shows it others alike.
     Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one
-        another, a `reduction` other than "mean", a GPU that is not there; and for a loss that stopped being finite.
+        another, a `reduction` other than "mean", a loss with weights of its own, a GPU or a checkpoint's folder that is not there; and for
+        a loss that is no scalar or stopped being finite.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_arguments(model, train, test, loss, settings, checkpoint)
+    try:
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be one of torch's, not {device!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no GPU")
     whole("seed", seed)
     clean_labels = None if clean_labels is None else torch.as_tensor(clean_labels)
     check_data(train, test, clean_labels)
-    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
-        raise ValueError(f"the loss's reduction must be 'mean', not {reduction!r}")
     on_gpu, home = device.type == "cuda", next((p.device for p in model.parameters()), device)
     with (
         torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
@@ -157,7 +163,7 @@ class Fit:
             )
         order = torch.randperm(len(train), generator=self.generator)
         valid, kept = order[:held_out].sort().values, order[held_out:].sort().values
-        shown, channel = map(self.view, train.images.split(4096)), 1 if settings.view == "image" else 2
+        shown, channel = map(partial(view, settings), train.images.split(4096)), 1 if settings.view == "image" else 2
         self.mean, self.std = (t.to(device) for t in statistics(shown, channel))
         self.train, self.valid, self.test = (
             (part.images.to(device), part.labels.to(device)) for part in (train.select(kept), train.select(valid), test)
@@ -277,6 +283,8 @@ class Fit:
         given = labels[index]
         logits = self.predict(images[index] if crops is None else data.crop_flip(self.canvas, index, crops))
         value = self.loss(at_least_single(logits), given)  # a loss of one's own stands outside autocast
+        if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+            raise ValueError(f"the loss must be a scalar tensor with a gradient, not {form(value)}")
         penalised = value + self.settings.l1 * sum(p.abs().sum() for p in self.weights) if self.weights else value
         self.optimizer.zero_grad(set_to_none=True)
         penalised.backward()
@@ -313,7 +321,7 @@ class Fit:
         return {
             "valid_accuracy": self.accuracy(*self.valid) if len(self.valid[1]) else math.nan,
             "test_accuracy": table.trace().item() / len(labels),
-            "class_accuracy": (table.diagonal() / table.sum(1).clamp_min(1)).tolist(),
+            "class_accuracy": (table.diagonal() / table.sum(1)).tolist(),  # NaN for a class without test images
         }
 
     def not_evaluated(self) -> dict:
@@ -331,18 +339,12 @@ class Fit:
 
     # ---------------------------------------------------------------------------------------------------------- the input
 
-    def view(self, images: Tensor) -> Tensor:
-        """What the network is shown, not yet standardised: (B, C, H, W), or (B, L, d) for sequences."""
-        if self.settings.view == "image":
-            return images.float()
-        return data.as_sequence(images, grayscale=self.settings.view == "sequence-gray")
-
     def predict(self, images: Tensor, every: int = 1) -> Tensor:
         """Raw images (B, C, H, W) -> logits (B, K), standardised with the training set's statistics per channel.
 
         every: of a sequence, show each `every`th step, and tell the network that its steps are that much longer.
         """
-        x = (self.view(images) - self.mean) * self.std.reciprocal()
+        x = (view(self.settings, images) - self.mean) * self.std.reciprocal()
         x = x if self.order is None else x[:, self.order]
         x = x.contiguous(memory_format=torch.channels_last) if self.settings.view == "image" else x
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -415,7 +417,28 @@ class Fit:
         }
 
 
+@torch.inference_mode()
+def logits(model: nn.Module, images: Images, train: Images, settings: Settings) -> Tensor:
+    """What a network that `fit` has trained says of images: shown as `settings` say and standardised as by `fit`, in float32.
+
+    Arguments: model, on any device; images; train and settings, those of the training.
+    Returns: logits (N, K) on the CPU. The network is left in evaluation mode.
+    """
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    shown, channel = partial(view, settings), 1 if settings.view == "image" else 2
+    mean, std = statistics(map(shown, train.images.split(4096)), channel)
+    order = data.permutation(train.images[0, 0].numel()) if settings.view == "sequence-permuted" else slice(None)
+    parts = (((shown(x) - mean) / std)[:, order] for x in images.images.split(1000))
+    model.eval()
+    return torch.cat([model(x.to(device)).cpu() for x in parts])
+
+
 # ------------------------------------------------------------------------------------------------------------------- helpers
+
+
+def view(settings: Settings, images: Tensor) -> Tensor:
+    """What a network is shown, not yet standardised: (B, C, H, W), or (B, L, d) for sequences."""
+    return images.float() if settings.view == "image" else data.as_sequence(images, settings.view == "sequence-gray")
 
 
 def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
@@ -471,6 +494,23 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in asked)
+
+
+def check_arguments(model, train, test, loss, settings, checkpoint) -> None:
+    kinds = {"model": nn.Module, "train": Images, "test": Images, "settings": Settings}
+    for (name, kind), value in zip(kinds.items(), (model, train, test, settings), strict=True):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be a {kind.__name__}, not {form(value)}")
+    if not callable(loss):
+        raise ValueError(f"loss must be a module of saidl.losses or any (logits, labels) -> scalar, not {loss!r}")
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise ValueError(f"the loss's reduction must be 'mean', not {reduction!r}")
+    if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+        raise ValueError("the loss must have no weights of its own: they would not be trained; put them into the model")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("model must have weights to train; all are frozen, or there are none")
+    if checkpoint and (Path(checkpoint).is_dir() or not Path(checkpoint).parent.is_dir()):
+        raise ValueError(f"checkpoint must be a file in a folder that exists, not {str(checkpoint)!r}")
 
 
 def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None:

@@ -89,6 +89,11 @@ def test_errors_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
+def test_the_package_itself_is_the_command():
+    told = subprocess.run([sys.executable, "-m", "saidl", "--help"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("usage: saidl")
+
+
 def test_human_noise_is_printed_without_a_rate():
     import pandas as pd
 

@@ -180,8 +180,9 @@ def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
         raise RuntimeError("File not found or corrupted.")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)
-    with pytest.raises(ConnectionError, match="could not download cifar10"):
+    with pytest.raises(ConnectionError, match="could not download cifar10") as caught:
         data.load("cifar10", root=tmp_path / "fresh")
+    assert isinstance(caught.value, ValueError)
     assert list((tmp_path / "fresh").iterdir()) == []
 
 
@@ -321,6 +322,10 @@ def test_single_class_folder_is_refused(tmp_path):
     [
         (lambda: data.load("nonsense"), ValueError, "name must be one of"),
         (lambda: data.load("./no/such/folder"), FileNotFoundError, "no folder"),
+        (lambda: data.load("./no/such/folder"), ValueError, "no folder"),  # bad input, like any other
+        (lambda: data.load("mnist", root=__file__), ValueError, "root must be a folder"),
+        (lambda: data.load("mnist", root=5), ValueError, "root must be a folder"),
+        (lambda: data.load("digits").train.with_labels(None), ValueError, "labels must be int64"),
         (lambda: data.load(None), ValueError, "name must be one of"),
         (lambda: data.load("digits", train_size=0), ValueError, "train_size"),
         (lambda: data.load("digits", train_size=9999), ValueError, "train_size"),

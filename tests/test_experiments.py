@@ -66,6 +66,13 @@ def test_regularisers_follow_the_loss():
     assert dict(grid("paper", task="mnist-noise", loss="nce+rce")[0].loss_options)["beta"] == 10
 
 
+def test_a_losss_settings_stand_on_top_of_the_published_ones():
+    (run,) = grid("quick", loss="nce+agce", rate=0.4, loss_options={"beta": 2.0, "a": 5.0})
+    assert dict(run.loss_options) == {"alpha": 1.0, "beta": 2.0, "a": 5.0, "q": 1.5}
+    published = losses.settings("nce+agce")[0]
+    assert grid("quick", loss="nce+agce", loss_options=published) == grid("quick", loss="nce+agce")
+
+
 def test_paper_profile_is_the_papers_recipe():
     (run,) = grid("paper", loss="ce", rate=0.4)
     s = run.settings
@@ -114,6 +121,8 @@ def test_profile_comes_from_the_environment(monkeypatch):
         ({"model": "lstm"}, "model must be one of .* for noise, which shows images"),
         ({"model": "cnn8", "view": "sequence"}, "model must be one of .* for noise, which shows sequences"),
         ({"task": "chess"}, "task must be one of"),
+        ({"task": "mnist-noise"}, "profile must be paper for task 'mnist-noise', not 'quick'"),
+        ({"loss_options": {"q": 0.5}}, "'ce' has no setting"),
         ({"noise": "human-worst"}, "CIFAR-10's"),
         ({"learning_rate": 1}, "setting must be one of epochs, .*not 'learning_rate'"),
         ({"epochs": 0}, "epochs must be"),

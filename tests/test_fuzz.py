@@ -174,6 +174,7 @@ RECORD = {
     "schema": 1, "id": RUN.id, "run": RUN.to_dict(), "status": "done", "test_accuracy": 0.5, "best_accuracy": 0.5,
     "history": {"loss": [1.0, 0.5], "memorised": [None, 0.25], "resisted": [0.5, 0.25]}, "noise": {"rate": 0.4},
     "data": {"name": "digits", "fingerprint": {"train": "ab"}}, "confusion": [[1, 0], [0, 1]], "parameters": 10, "seconds": 1.0,
+    "versions": {"saidl": "0.1"},
 }  # fmt: skip
 
 

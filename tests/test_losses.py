@@ -174,6 +174,19 @@ def test_rows_handled_a_few_at_a_time_are_right_in_single_precision(monkeypatch,
     torch.testing.assert_close(single_slope / largest, double_slope / largest, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", losses.names())
+def test_confident_mistakes_are_learnt_from_in_float32_as_in_float64(name):
+    """However small the gradient of the label's own logit, its first digits are there."""
+    z = torch.zeros(6, K)
+    z[:, 3] = torch.tensor([2.0, 8.0, 14.0, 16.0, 20.0, 25.0])
+    got = []
+    for dtype in (torch.float32, torch.float64):
+        x = z.detach().to(dtype).requires_grad_()
+        losses.make(name, K, "sum")(x, torch.zeros(6, dtype=torch.int64)).backward()
+        got.append(x.grad[:, 0].double())
+    torch.testing.assert_close(*got, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("low", [-1e4, -1e9, -1e38])
 def test_classes_that_are_ruled_out_keep_the_slope_of_the_label(monkeypatch, low):
     """As by a mask on the logits, the label's among them: its share is another one's rival, and both are huge."""
@@ -292,6 +305,9 @@ def test_settings_follow_the_data_set():
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, 10])), "found 10"),
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, -100])), "found -100"),
         (lambda: losses.make("logitclip-ce+mae"), "cannot be part of a pair"),
+        (lambda: losses.make("fl", detached="no"), "detached must be True or False"),
+        (lambda: losses.ActivePassive("nce", losses.make("rce")), "active must be a loss of this module, not 'nce'"),
+        (lambda: losses.ActivePassive(losses.make("nce"), torch.nn.MSELoss()), "passive must be a loss of this module"),
     ],
 )
 def test_bad_input_is_named(call, message):

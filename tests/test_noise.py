@@ -274,6 +274,8 @@ def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, cont
         (([-1, 1], "symmetric", 0.1), {}, r"\[0, 10\)"),
         (([0.0, 1.0], "symmetric", 0.1), {}, "integers"),
         (([[0, 1]], "symmetric", 0.1), {}, "integers"),
+        (([0, [1]], "symmetric", 0.1), {}, "labels must be integers"),
+        (([0, 1], "mine", None), {"num_classes": 2, "matrix": "T"}, "matrix must be numbers"),
         (([0, 0], "symmetric", 0.1), {"num_classes": 1}, "num_classes"),
         (([0, 1], "asymmetric", 0.1), {"num_classes": 7}, "asymmetric noise has moves"),
         (([0, 1], "asymmetric", 0.1), {"dataset": "imagenet"}, "asymmetric noise has moves"),
@@ -294,8 +296,19 @@ def test_bad_input_is_named(arguments, options, message):
 
 
 def test_missing_human_file_says_what_to_fetch(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"CIFAR-10_human\.pt"):
-        noise.corrupt([0], "human-worst", None, seed=0, root=tmp_path)
+    for kind in (FileNotFoundError, ValueError):
+        with pytest.raises(kind, match=r"CIFAR-10_human\.pt"):
+            noise.corrupt([0], "human-worst", None, seed=0, root=tmp_path)
+
+
+def test_labels_are_drawn_from_their_rows():
+    """Class by class, by searching: the same bits as from an explicit row for every label; the counts follow the rows."""
+    rng = np.random.default_rng(0)
+    T = rng.dirichlet(np.ones(7), 7)
+    clean = rng.integers(7, size=70_000)
+    noisy = noise.draw_labels(clean, T, np.random.default_rng(1))
+    np.testing.assert_array_equal(noisy, noise.draw_rows(T[clean], np.random.default_rng(1)))
+    np.testing.assert_allclose(noise.estimate_transition(clean, noisy, 7), T, atol=0.02)
 
 
 @pytest.mark.parametrize("kind", ["asymmetric", "pair-flip", "human-worst"])

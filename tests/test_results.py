@@ -21,6 +21,7 @@ def record(run=RUN, **changes):
     whole = {
         "schema": results.SCHEMA, "id": run.id, "run": run.to_dict(), "status": "done", "history": history,
         "test_accuracy": 0.5, "best_accuracy": None, "noise": {"rate": 0.4}, "parameters": 7, "seconds": 0.2, "device": "a CPU",
+        "confusion": [[1]], "data": {"name": "digits"}, "versions": {"saidl": "0.1"},
     }  # fmt: skip
     return whole | changes
 
@@ -64,6 +65,8 @@ DAMAGED = {
     "an unknown field": json.dumps(record() | {"run": RUN.to_dict() | {"colour": 1}}).encode(),
     "no such accuracy": json.dumps(record(test_accuracy=1.5)).encode(),
     "no accuracy": json.dumps(record(test_accuracy=None)).encode(),
+    "no history": json.dumps(record(history={})).encode(),
+    "no noise": json.dumps({name: told for name, told in record().items() if name != "noise"}).encode(),
     "not a number": json.dumps(record(test_accuracy=float("nan"))).encode(),
     "no status": json.dumps(record(status="fine")).encode(),
     "a history of another kind": json.dumps(record(history=[1, 2])).encode(),

@@ -12,6 +12,7 @@ import torch
 from saidl import data, experiments, results, sweep
 
 RUNS = experiments.grid("smoke", loss=["ce", "nce+rce"], rate=[0.2, 0.4], seed=[0, 1])
+TOLD = {name: {"told": 0} for name in results.WHOLE} | {"test_accuracy": 0.5, "parameters": 7}  # of a run of no work
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def made(monkeypatch):
 
     def execute(run, checkpoint=None, **_):
         ids.append(run.id)
-        return {"test_accuracy": int(run.id, 16) / 16**16, "history": {"seconds": [0.0]}}
+        return TOLD | {"test_accuracy": int(run.id, 16) / 16**16, "history": {"seconds": [0.0]}}
 
     monkeypatch.setattr(sweep, "execute", execute)
     return ids
@@ -103,6 +104,10 @@ UNFIT = {
     "a NaN option": (replace(RUN, loss_options=(("alpha", float("nan")),)), "cannot be recorded"),
     "an option that is no JSON": (replace(RUN, model_options=(("channels", {8, 16}),)), "cannot be recorded"),
     "options out of order": (replace(RUN, model_options=(("size", 8), ("channels", (8, 16)))), "not be read back"),
+    "a loss's option": (replace(RUN, loss_options=(("q", 0.5),)), "'ce' has no setting"),
+    "a network's option": (replace(RUN, model_options=(("depth", 3),)), "cannot be built with .*depth"),
+    "a negative seed": (replace(RUN, seed=-1), "seed must be a whole number"),
+    "a folder": (replace(RUN, dataset="/my/images"), "dataset must be one of digits"),
     "no run": ({"loss": "ce"}, "runs must be experiments.Run"),
 }
 
@@ -113,6 +118,16 @@ def test_what_cannot_be_run_or_recorded_is_an_error_before_any_work(tmp_path, ma
         sweep.run([RUN, run], tmp_path / "store", progress=False)
     assert not made
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("runs", "store", "message"),
+    [(RUN, "store", "runs must be a list"), (None, "store", "runs must be a list"), ([RUN], None, "store must be")],
+)
+def test_one_run_or_no_store_is_an_error(made, runs, store, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.run(runs, store)
+    assert not made
 
 
 @pytest.mark.parametrize("name", ["cnn8", "resnet34", "lstm"])
@@ -155,7 +170,8 @@ def test_a_store_that_cannot_be_written_is_an_error_before_any_work(tmp_path, ma
         ({"backend": "slurm"}, "Invalid backend: slurm"),
         ({"address": "tcp://127.0.0.1:8786"}, "address is for the backends dask and ray"),
         ({"backend": "loky", "address": "x"}, "address is for the backends dask and ray"),
-        ({"n_jobs": 0}, "n_jobs == 0"),
+        ({"n_jobs": 0}, "n_jobs must be a whole number of at least 1, not 0"),
+        ({"n_jobs": 1.5}, "n_jobs must be"),
     ],
 )
 def test_an_engine_that_cannot_be_is_an_error_before_any_work(tmp_path, made, options, message):
@@ -184,7 +200,7 @@ def test_the_callers_joblib_backend_is_used_and_a_process_does_one_run_at_a_time
         threads.add(torch.get_num_threads())
         time.sleep(0.01)
         busy.remove(run)
-        return {"test_accuracy": 0.5}
+        return TOLD
 
     monkeypatch.setattr(sweep, "execute", execute)
     before = torch.get_num_threads()
@@ -199,7 +215,7 @@ def test_a_run_that_another_sweep_is_at_is_left_to_it_and_waited_for(tmp_path, m
     from threading import Thread
 
     path = tmp_path / f"{RUNS[0].id}.json"
-    theirs = {"schema": 1, "id": RUNS[0].id, "run": RUNS[0].to_dict(), "status": "done", "test_accuracy": 0.125}
+    theirs = TOLD | {"schema": 1, "id": RUNS[0].id, "run": RUNS[0].to_dict(), "status": "done", "test_accuracy": 0.125}
     with results.lock(path):
         ours = Thread(target=sweep.run, args=(RUNS, tmp_path), kwargs={"progress": False})
         ours.start()

@@ -74,6 +74,14 @@ def test_a_deleted_or_damaged_result_empties_its_cell(tmp_path):
     assert "70.0" not in table.to_numpy()
 
 
+def test_columns_of_several_kinds_of_noise_are_told_apart(tmp_path):
+    store(tmp_path, ce=[0.7])
+    table = tables.accuracies(results.load(tmp_path), "quick", ("symmetric", "asymmetric"))
+    assert table.columns.is_unique
+    assert table.loc["CE", "symmetric 0.4"] == "70.0"
+    assert table.loc["CE", "asymmetric 0.4"] == tables.MISSING
+
+
 def test_published_asymmetric_numbers_stand_beside_runs_under_the_same_noise(tmp_path):
     for kind, accuracy in (("asymmetric", 0.80), ("asymmetric-sequential", 0.79)):
         (run,) = experiments.grid("paper", loss="nce+rce", noise=kind, rate=0.4)

@@ -303,6 +303,7 @@ def test_the_callers_random_state_is_left_alone():
         ({"valid_fraction": 1.0}, "valid_fraction"),
         ({"augment": "crop-flip", "view": "sequence"}, "for images"),
         ({"half_rate": True}, "for sequences"),
+        ({"epochs": 3, "warmup": 4}, "warmup must be at most epochs = 3, not 4"),
     ],
 )
 def test_bad_settings_are_named(options, message):
@@ -340,6 +341,59 @@ def test_what_does_not_fit_is_named_before_training(model, train, test, settings
     train, test = replace(DIGITS.train, **train), replace(DIGITS.test, **test)
     with pytest.raises(ValueError, match=message):
         training.fit(model or small(), train, test, losses.make("ce"), replace(PLAIN, **settings), seed=0)
+
+
+class Margin(nn.Module):
+    """A loss with a weight of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, z, y):
+        return nn.functional.cross_entropy(self.scale * z, y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "model must be a Module, not NoneType"),
+        ({"model": nn.Flatten()}, "model must have weights to train"),
+        ({"train": DIGITS}, "train must be a Images, not Split"),
+        ({"test": None}, "test must be a Images"),
+        ({"loss": "ce"}, "loss must be a module of saidl.losses or any"),
+        ({"loss": Margin()}, "no weights of its own"),
+        ({"loss": losses.make("ce", reduction="none")}, "reduction must be 'mean'"),
+        ({"loss": nn.CrossEntropyLoss(reduction="none")}, "reduction must be 'mean'"),
+        ({"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")}, "scalar tensor with a gradient"),
+        ({"loss": lambda z, y: 1.0}, "scalar tensor with a gradient, not float"),
+        ({"loss": lambda z, y: z.detach().mean()}, "scalar tensor with a gradient"),
+        ({"settings": {"epochs": 3}}, "settings must be a Settings, not dict"),
+        ({"device": "toaster"}, "device must be one of torch's, not 'toaster'"),
+        ({"checkpoint": "no/such/folder/c.pt"}, "checkpoint must be a file in a folder that exists"),
+        ({"checkpoint": "."}, "checkpoint must be a file"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message):
+    given = {"model": small(), "train": DIGITS.train, "test": DIGITS.test, "loss": losses.make("ce"), "settings": PLAIN}
+    with pytest.raises(ValueError, match=message):
+        training.fit(**given | changes, seed=0)
+
+
+@pytest.mark.parametrize("view", training.VIEWS)
+def test_logits_are_those_that_fit_evaluates(view):
+    net = small() if view == "image" else models.SequenceClassifier(1, 10, d_model=4, n_layers=1)
+    settings = replace(PLAIN, view=view, valid_fraction=0.2)
+    _, history = fit(settings, net)
+    z = training.logits(net, DIGITS.test, DIGITS.train, settings)
+    assert z.shape == (500, 10)
+    assert (z.argmax(1) == DIGITS.test.labels).double().mean().item() == pytest.approx(history.test_accuracy[-1])
+
+
+def test_a_class_without_test_images_has_no_accuracy():
+    some = DIGITS.test.select(DIGITS.test.labels != 3)
+    rows = training.fit(small(), DIGITS.train, some, losses.make("ce"), PLAIN, seed=0).class_accuracy
+    assert [[math.isnan(a) for a in row] for row in rows] == [[c == 3 for c in range(10)]] * 3
 
 
 def test_true_labels_may_be_an_array():

@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterator
 from unittest import mock
 
-from saidl import experiments, sweep
+from saidl import experiments, results, sweep
 
 PROMISED = 50.0  # ms a run
+TOLD = {name: {"told": 0} for name in results.WHOLE} | {"test_accuracy": 0.5, "parameters": 7}
 
 
 def trivial(run, store, **given):  # pickled by value from below, so that workers have it, too
     from saidl import sweep
 
-    sweep.execute = lambda *_, **__: {"test_accuracy": 0.5}
+    sweep.execute = lambda *_, **__: TOLD
     return sweep.make(run, store, **given)
 
 
@@ -27,7 +28,7 @@ def overhead(count: int, **options) -> tuple[float, float]:
             patched = mock.patch.object(sweep, "make", lambda *args, real=trivial, **given: real(*args, **given))
             stack.enter_context(patched)
         else:
-            stack.enter_context(mock.patch.object(sweep, "execute", return_value={"test_accuracy": 0.5}))
+            stack.enter_context(mock.patch.object(sweep, "execute", return_value=TOLD))
         for some in (runs[:4], runs, runs):
             began = time.perf_counter()
             sweep.run(some, store, progress=False, **options)
