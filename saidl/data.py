@@ -136,7 +136,7 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
 
     Arguments: images, an `Images` or its tensor; uint8 is scaled to [0, 1], int16 to [-1, 1]; grayscale makes one channel of three
         (ITU-R 601 luma, the LRA Image task), else d = C (sequential CIFAR in colour): two different tasks.
-    Raises ValueError for another shape or type, or for channels that cannot be made grey.
+    Raises ValueError for another shape or type.
     """
     x = images.images if isinstance(images, Images) else images
     if not isinstance(x, Tensor) or x.ndim != 4:
@@ -144,8 +144,6 @@ def as_sequence(images, grayscale: bool = True) -> Tensor:
     scale = {torch.uint8: 1 / 255, torch.int16: 1 / 32768}.get(x.dtype, 1.0 if x.is_floating_point() else None)
     if scale is None:
         raise ValueError(f"images must be uint8, int16 or floating, not {x.dtype}")
-    if grayscale and x.shape[1] not in (1, 3):
-        raise ValueError(f"images must have 1 or 3 channels to be made grey, not {x.shape[1]}; or pass grayscale=False")
     x = x.float() * scale
     if grayscale and x.shape[1] == 3:
         # filled on the device: a list would be sent there, and a GPU would wait for it
