@@ -3,7 +3,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 PY := $(BIN)/python
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
-TIMED := notebooks/06_s4_on_sequences.ipynb notebooks/09_speed.ipynb  # they time things: with the machine to themselves
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONUNBUFFERED := 1
 
@@ -24,8 +23,7 @@ setup: .venv/.ready  ## make .venv with the pinned packages
 # memory is kept, not handed back to Linux and fetched again: README, Speed
 run: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make the report
-	$(PY) -m tests.notebooks --inplace --at-once 2 $(filter-out $(TIMED),$(NOTEBOOKS))
-	$(PY) -m tests.notebooks --inplace $(TIMED)
+	$(PY) -m tests.notebooks --inplace $(NOTEBOOKS)
 	$(PY) -m saidl.cli report
 
 notebooks: setup  ## execute the notebooks on the recorded results, as they are committed
@@ -33,7 +31,7 @@ notebooks: setup  ## execute the notebooks on the recorded results, as they are 
 
 test: setup lint  ## ruff, the test suite, and every notebook at the smoke profile
 	$(PY) -m pytest
-	SAIDL_PROFILE=smoke $(PY) -m tests.notebooks --at-once 2 $(NOTEBOOKS)
+	SAIDL_PROFILE=smoke $(PY) -m tests.notebooks $(NOTEBOOKS)
 
 test-oldest:  ## the test suite on the oldest packages that are supported (needs uv)
 	uv venv --quiet --clear --python 3.10 .venv-oldest

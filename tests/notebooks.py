@@ -1,8 +1,8 @@
-"""Execute notebooks: `python -m tests.notebooks [--inplace] [--recorded] [--at-once N] NOTEBOOK ...`.
+"""Execute notebooks: `python -m tests.notebooks [--inplace] [--recorded] NOTEBOOK ...`.
 
 Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the
 file, less what changes without meaning (execution times, progress bars, widget state). With --recorded they find the project's recorded
-runs where their own would be, so that they show those. With --at-once 2, one draws or starts its workers while another trains.
+runs where their own would be, so that they show those.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -21,9 +20,9 @@ from nbclient.exceptions import CellExecutionError
 from saidl import results
 
 
-def execute(path: Path, inplace: bool) -> tuple[float, str | None]:
-    """Run one notebook; returns its seconds, and the error's text or None."""
-    began, notebook = time.perf_counter(), nbformat.read(path, as_version=4)
+def execute(path: Path, inplace: bool) -> str | None:
+    """Run one notebook; returns the error's text, or None."""
+    notebook = nbformat.read(path, as_version=4)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences debugpy's warning about frozen modules
     where = {"metadata": {"path": str(path.parent)}}
     quiet = ["--log-level=ERROR"]  # each kernel would warn that it is reached over TCP, which stays on this machine
@@ -31,11 +30,11 @@ def execute(path: Path, inplace: bool) -> tuple[float, str | None]:
     try:
         client.execute()
     except CellExecutionError as error:
-        return time.perf_counter() - began, str(error)
+        return str(error)
     if inplace:
         clean(notebook)
         nbformat.write(notebook, path)
-    return time.perf_counter() - began, None
+    return None
 
 
 def clean(notebook) -> None:
@@ -57,7 +56,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inplace", action="store_true")
     parser.add_argument("--recorded", action="store_true")
-    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("notebooks", nargs="*", type=Path)
     args = parser.parse_args()
     if args.recorded:
@@ -65,14 +63,13 @@ def main() -> int:
         shutil.copytree(results.recorded("quick").parent, store.name, dirs_exist_ok=True)
         os.environ["SAIDL_STORE"] = store.name
     failures, began = 0, time.perf_counter()
-    with ThreadPoolExecutor(args.at_once) as pool:
-        tasks = {pool.submit(execute, path.resolve(), args.inplace): path for path in args.notebooks}
-        for task in as_completed(tasks):
-            seconds, error = task.result()
-            failures += error is not None
-            print(f"{tasks[task].name:36} {seconds:6.1f} s  {'FAILED' if error else 'ok'}", flush=True)
-            if error:
-                print(error)
+    for path in args.notebooks:
+        start = time.perf_counter()
+        error = execute(path.resolve(), args.inplace)
+        failures += error is not None
+        print(f"{path.name:36} {time.perf_counter() - start:6.1f} s  {'FAILED' if error else 'ok'}", flush=True)
+        if error:
+            print(error)
     print(f"{len(args.notebooks) - failures} passed, {failures} failed in {time.perf_counter() - began:.0f} s")
     return failures > 0
 
