@@ -88,9 +88,10 @@ def pick(values: Tensor, target: Tensor) -> Tensor:
     return -F.nll_loss(values, target, reduction="none", ignore_index=NEVER)
 
 
-def one_minus_exp(x: Tensor) -> Tensor:
-    """1 - e^x for x <= 0 with all its digits, as its derivative has. expm1 alone is as good at x near 0, but torch takes its derivative
-    from the result: 0 where e^x is below rounding, and a confident mistake would not be learnt from."""
+def one_minus_power(log_p: Tensor, q: float) -> Tensor:
+    """1 - p^q with all its digits, q however small, and a derivative with all of its own. expm1 is as good in value, but torch takes its
+    derivative from the result: 0 where p^q is below rounding, and a confident mistake would not be learnt from."""
+    x = q * log_p
     return torch.where(x > -1, -torch.expm1(x), 1 - x.exp())
 
 
@@ -182,7 +183,7 @@ class MeanAbsoluteError(RobustLoss):
     that take the whole distance (Ghosh et al. 2017) have twice this value, so their beta is half of ours."""
 
     def per_sample(self, log_p, target):
-        return one_minus_exp(pick(log_p, target))
+        return 1 - pick(log_p, target).exp()
 
 
 class ReverseCrossEntropy(RobustLoss):
@@ -190,7 +191,7 @@ class ReverseCrossEntropy(RobustLoss):
     The same function as MAE up to A: beside an active loss the scale is what counts."""
 
     def per_sample(self, log_p, target):
-        return LOG_ZERO * one_minus_exp(pick(log_p, target))
+        return LOG_ZERO * (1 - pick(log_p, target).exp())
 
 
 class GeneralizedCrossEntropy(RobustLoss):
@@ -201,7 +202,7 @@ class GeneralizedCrossEntropy(RobustLoss):
         self.q = between("q", q, 1e-9, 1)
 
     def per_sample(self, log_p, target):
-        return one_minus_exp(self.q * pick(log_p, target)) / self.q
+        return one_minus_power(pick(log_p, target), self.q) / self.q
 
 
 class AsymmetricGeneralizedCrossEntropy(RobustLoss):
@@ -270,7 +271,7 @@ class NormalizedMeanAbsoluteError(RobustLoss):
     """NMAE and NRCE, (1 - p_y) / (K - 1), in [0, 1/(K-1)], label sum 1 (Ma et al. 2020: two names, one function)."""
 
     def per_sample(self, log_p, target):
-        return one_minus_exp(pick(log_p, target)) / (self.num_classes - 1)
+        return (1 - pick(log_p, target).exp()) / (self.num_classes - 1)
 
 
 NormalizedReverseCrossEntropy = NormalizedMeanAbsoluteError
@@ -280,7 +281,7 @@ class NormalizedGeneralizedCrossEntropy(GeneralizedCrossEntropy):
     """NGCE, (1 - p_y^q) / (K - sum_k p_k^q), in [0, 1], label sum 1, q in [1e-9, 1] (Ma et al. 2020)."""
 
     def per_sample(self, log_p, target):
-        values = one_minus_exp(self.q * log_p)  # (B, K)
+        values = one_minus_power(log_p, self.q)  # (B, K)
         return pick(values, target) / values.sum(1)
 
 

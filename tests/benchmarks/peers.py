@@ -445,7 +445,7 @@ def step_row(loss, network, trainer, repeats: int) -> dict:
     start = [p.detach().clone() for p in fit.model.parameters()]
     assign_all(model, start)
     pictures, y = fit.train
-    x = ((fit.view(pictures) - fit.mean) * fit.std.reciprocal()).contiguous()
+    x = ((training.view(fit.settings, pictures) - fit.mean) * fit.std.reciprocal()).contiguous()
     criterion, optimizer, loop = loss.NCEandRCE(1.0, 1.0, 10), sgd(model), their_trainer(None, trainer)
 
     def moved(model):
