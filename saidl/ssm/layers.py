@@ -90,13 +90,8 @@ class _SSM(nn.Module):
         Raises: ValueError for another shape or type, a rate <= 0, gaps missing or out of place.
         """
         _check_rate(rate)
-        if (
-            not isinstance(u, Tensor)
-            or u.ndim != 3
-            or u.shape[1] < 1
-            or u.shape[2] != len(self.D)
-            or not u.is_floating_point()
-        ):
+        fits = isinstance(u, Tensor) and u.ndim == 3 and u.shape[1] > 0 and u.shape[2] == len(self.D)
+        if not fits or not u.is_floating_point():
             raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {form(u)}")
         if (gaps is None) == (self.method == "async"):
             raise ValueError(f"gaps (L,) are needed by method 'async' and by no other, got {gaps} with {self.method!r}")
