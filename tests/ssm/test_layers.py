@@ -340,7 +340,7 @@ def test_an_exported_layer_is_the_layer_and_leaves_it_as_it_was(cls):
     layer, u = cls(4, 8).eval(), torch.randn(2, 20, 4)
     with torch.no_grad():
         expected = layer(u)
-        exported = torch.export.export(layer, (u,)).module()
+        exported = torch.export.export(layer, (u,), strict=False).module()
         torch.testing.assert_close(exported(u), expected)
         assert torch.equal(layer(u), expected)
 
