@@ -500,7 +500,7 @@ def check_arguments(model, train, test, loss, settings, checkpoint) -> None:
     kinds = {"model": nn.Module, "train": Images, "test": Images, "settings": Settings}
     for (name, kind), value in zip(kinds.items(), (model, train, test, settings), strict=True):
         if not isinstance(value, kind):
-            raise ValueError(f"{name} must be a {kind.__name__}, not {form(value)}")
+            raise ValueError(f"{name} must be of type {kind.__name__}, not {form(value)}")
     if not callable(loss):
         raise ValueError(f"loss must be a module of saidl.losses or any (logits, labels) -> scalar, not {loss!r}")
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":

@@ -357,10 +357,10 @@ class Margin(nn.Module):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": None}, "model must be a Module, not NoneType"),
+        ({"model": None}, "model must be of type Module, not NoneType"),
         ({"model": nn.Flatten()}, "model must have weights to train"),
-        ({"train": DIGITS}, "train must be a Images, not Split"),
-        ({"test": None}, "test must be a Images"),
+        ({"train": DIGITS}, "train must be of type Images, not Split"),
+        ({"test": None}, "test must be of type Images"),
         ({"loss": "ce"}, "loss must be a module of saidl.losses or any"),
         ({"loss": Margin()}, "no weights of its own"),
         ({"loss": losses.make("ce", reduction="none")}, "reduction must be 'mean'"),
@@ -368,7 +368,7 @@ class Margin(nn.Module):
         ({"loss": lambda z, y: nn.functional.cross_entropy(z, y, reduction="none")}, "scalar tensor with a gradient"),
         ({"loss": lambda z, y: 1.0}, "scalar tensor with a gradient, not float"),
         ({"loss": lambda z, y: z.detach().mean()}, "scalar tensor with a gradient"),
-        ({"settings": {"epochs": 3}}, "settings must be a Settings, not dict"),
+        ({"settings": {"epochs": 3}}, "settings must be of type Settings, not dict"),
         ({"device": "toaster"}, "device must be one of torch's, not 'toaster'"),
         ({"checkpoint": "no/such/folder/c.pt"}, "checkpoint must be a file in a folder that exists"),
         ({"checkpoint": "."}, "checkpoint must be a file"),
