@@ -1,4 +1,4 @@
-"""Numbers and names that come in from outside: a ValueError names the argument, what is allowed and what it was."""
+"""What comes in from outside: a ValueError names the argument, what is allowed and what it was."""
 
 import numbers
 from collections.abc import Collection

@@ -240,7 +240,10 @@ def download(maker, name: str, target: Path) -> None:
 
 
 def find(entry: str, root=None) -> Path | None:
-    """Where a file or folder of the data folder is: root or SAIDL_DATA when given, else ./data, ../data or ~/.cache/saidl."""
+    """Where a file or folder of the data folder is: root or SAIDL_DATA when given, else ./data, ../data or ~/.cache/saidl.
+
+    Raises ValueError for a root that is no path or is a file.
+    """
     chosen = root or os.environ.get("SAIDL_DATA")
     if chosen and not (isinstance(chosen, str | os.PathLike) and not Path(chosen).expanduser().is_file()):
         raise ValueError(f"root must be a folder, not {chosen!r}")

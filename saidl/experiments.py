@@ -163,8 +163,8 @@ def grid(
         WHOLE); loss_options, the loss's settings on top of the published ones, as `losses.make` takes them; exact, how the noise is
         drawn, see `noise.corrupt` (None: as in the recipe); settings, fields of `training.Settings`.
     Returns: runs without duplicates, in the order given: losses vary slowest, seeds fastest.
-    Raises ValueError for any unknown name or value, or a model that is not for what the task shows, before anything runs (but
-        model_options are looked at when the network is built).
+    Raises ValueError for any unknown name or value, or a model that is not for what the task shows (but model_options are looked at by
+        `sweep.run`, before it runs anything).
     """
     profile = current_profile(profile)
     recipe(profile, task)  # an unknown task is an error though there be nothing to combine

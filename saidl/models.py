@@ -185,7 +185,10 @@ class SequenceClassifier(nn.Module):
         return self.decoder(x.mean(1) if self.pooling == "mean" else x[:, -1])
 
     def initial_state(self, batch: int, rate: float = 1.0) -> tuple:
-        """What `step` carries before the first input: each layer's state, the sum of the steps so far, their number."""
+        """What `step` carries before the first input: each layer's state, the sum of the steps so far, their number.
+
+        Raises ValueError for a layer other than s4d and s4, both directions, a batch below 0 or a rate <= 0.
+        """
         if self.layer not in ("s4d", "s4"):
             raise ValueError(f"layer must be s4d or s4 to run step by step, not {self.layer}")
         layers = tuple(block.mixer.initial_state(batch, rate) for block in self.blocks)
@@ -195,6 +198,7 @@ class SequenceClassifier(nn.Module):
         """One more input (B, d_input) -> the logits (B, num_classes) of the sequence so far, and the next state.
 
         What `forward` gives in evaluation, at the same cost for every input; training, dropout is drawn at every step.
+        Raises ValueError for x_t of another shape than the state's batch and d_input.
         """
         layers, total, count = state
         if not isinstance(x_t, Tensor) or x_t.shape != (len(total), self.d_input):

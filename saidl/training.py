@@ -456,8 +456,8 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
 
 @contextlib.contextmanager
 def channels_last_gradients(model: nn.Module) -> Iterator[None]:
-    """A gradient comes out of nn.Flatten channels first; on a CPU what stands before it, computed channels last, is then three times as
-    slow as need be. Within this context it is laid out as the input was. The values do not change."""
+    """A gradient comes out of nn.Flatten channels first; on a CPU what stands before it, computed channels last, then works on two
+    layouts at once, slowly. Within this context the gradient is laid out as the input was; its values do not change."""
     last = torch.channels_last
 
     def lay_out(_, inputs):

@@ -429,6 +429,7 @@ def train(model, x, y, *, epochs=20, batch_size=32, lr=1e-2, weight_decay=0.01, 
 
 
 def epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng):
+    """`train` itself; apart, because a generator would look at its arguments only when it is first asked for an epoch."""
     n = len(x)
     adam = Adam(model.params, lr, weight_decay, steps=epochs * -(-n // batch_size))
     for epoch in range(epochs):
@@ -442,6 +443,7 @@ def epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng):
 
 
 def require_system(A, B, C, dt, length, vectors):
+    """B and C must be of the shape `vectors`, (H, M) or (H, N), A of one or two such, dt (H,); ValueError otherwise."""
     require(isinstance(length, Integral) and length >= 1, "length", length, "an integer of at least 1")
     shapes = tuple(map(np.shape, (A, B, C, dt)))
     fits = len(vectors) == 2 and shapes[1:] == (vectors, vectors, vectors[:1]) and shapes[0][-1] == vectors[-1]
