@@ -36,12 +36,15 @@ ROOT = Path(__file__).parents[1]
 def seen():
     long = ["--kills", "200", "--long"] if os.environ.get("SAIDL_LONG") else []
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.test_faults", *long], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    print(done.stdout)
-    return json.loads(done.stdout.splitlines()[-1])
+    # into files: a worker whose sweep was killed may outlive this by minutes, and would hold a pipe open
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        command = [sys.executable, "-m", "tests.test_faults", *long]
+        status = subprocess.run(command, cwd=ROOT, env=env, stdout=out, stderr=err, check=False).returncode
+        out.seek(0), err.seek(0)
+        told, complaints = out.read(), err.read()
+    assert status == 0, complaints
+    print(told)
+    return json.loads(told.splitlines()[-1])
 
 
 SCENES = {}
