@@ -186,9 +186,10 @@ def make(run: Run, store: str, wait: bool = False, epochs: bool = False) -> tupl
     """
     path = Path(store) / f"{run.id}.json"
     with ONE_RUN, results.lock(path, wait) as ours:
-        if ours and not (results.done(path) or (wait and path.exists())):
-            results.write(attempt(run, path.with_name(f".{run.id}.pt"), epochs), store)
-            results.clear(path)
+        if ours:
+            if not (results.done(path) or (wait and path.exists())):
+                results.write(attempt(run, path.with_name(f".{run.id}.pt"), epochs), store)
+            results.clear(path)  # also when another has done the run, and died before it came to this
     return run.id, ours
 
 

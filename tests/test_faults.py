@@ -43,7 +43,7 @@ def seen():
         out.seek(0), err.seek(0)
         told, complaints = out.read(), err.read()
     assert status == 0, complaints
-    print(told)
+    print(told, complaints)
     return json.loads(told.splitlines()[-1])
 
 
@@ -137,7 +137,10 @@ class Watch:
         assert status == 0, f"the sweep that was to finish ended with {status}"
         self.look()
         self.figures["other bits"] += self.outcomes() != self.reference
-        self.figures["left behind"] += len([p for p in self.store.rglob("*") if p.suffix != ".json" and p.is_file()])
+        left = [path.name for path in self.store.rglob("*") if path.suffix != ".json" and path.is_file()]
+        self.figures["left behind"] += len(left)
+        if left:
+            print("left behind:", *left, file=sys.stderr)
 
     def outcomes(self) -> dict:
         found = {}

@@ -243,11 +243,17 @@ def test_a_failure_of_the_other_sweep_stands_but_its_death_does_not(tmp_path, ma
     assert results.done(path)
 
 
-def test_what_a_dead_process_left_is_cleared_away_when_its_run_is_done(tmp_path, made):
+@pytest.mark.parametrize("again", [
+    lambda store: sweep.run(RUNS, store, progress=False),
+    lambda store: sweep.make(RUN, str(store)),  # a sweep that meant to make it, and got the lock when the other died
+    lambda store: sweep.make(RUN, str(store), wait=True),
+], ids=["the next sweep", "one beside it", "one that waits for it"])  # fmt: skip
+def test_what_a_dead_process_left_is_cleared_away_when_its_run_is_done(tmp_path, made, again):
     sweep.run(RUNS, tmp_path, progress=False)
     for name in ("lock", "pt", "12345678.part"):
         (tmp_path / f".{RUN.id}.{name}").write_text("left")
-    sweep.run(RUNS, tmp_path, progress=False)
+    again(tmp_path)
+    assert len(made) == len(RUNS)
     assert sorted(os.listdir(tmp_path)) == sorted(f"{r.id}.json" for r in RUNS)
 
 
