@@ -22,7 +22,7 @@ from saidl.checks import whole
 
 from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal
 
-CHUNK = 2**18  # real numbers transformed at once on a CPU: what stays in its second-level cache
+CHUNK = 2**19  # real numbers transformed at once on a CPU: about what stays in its second-level cache
 
 
 def diagonal_kernel(
@@ -311,9 +311,9 @@ class _FFTConv(torch.autograd.Function):
         L = u.shape[-1]
         n = fft_size(L + kernel.shape[-1])
         Kf = _spectrum(kernel, n)
-        y, pad = torch.empty_like(u), _padding(u, n)
+        y = torch.empty_like(u)
         for part in _parts(u, n):
-            y[part] = torch.fft.irfft(_transform(u[part], pad).mul_(Kf[part[1]]), n=n)[..., :L]
+            y[part] = torch.fft.irfft(torch.fft.rfft(full(u[part]), n=n).mul_(Kf[part[1]]), n=n)[..., :L]
         return y
 
     @staticmethod
@@ -323,11 +323,11 @@ class _FFTConv(torch.autograd.Function):
         L = u.shape[-1]
         n = fft_size(L + kernel.shape[-1])
         Kf = _spectrum(kernel, n).conj_physical()
-        du, dKf, pad = torch.empty_like(u), torch.zeros_like(Kf), _padding(u, n)
+        du, dKf = torch.empty_like(u), torch.zeros_like(Kf)
         for part in _parts(u, n):
-            G = _transform(grad[part], pad)
+            G = torch.fft.rfft(full(grad[part]), n=n)
             if ctx.needs_input_grad[1]:
-                dKf[part[1]] += _transform(u[part], pad).conj_physical_().mul_(G).sum(0)
+                dKf[part[1]] += torch.fft.rfft(full(u[part]), n=n).conj_physical_().mul_(G).sum(0)
             if ctx.needs_input_grad[0]:
                 du[part] = torch.fft.irfft(G.mul_(Kf[part[1]]), n=n)[..., :L]
         return du, _unspectrum(dKf, kernel, n)
@@ -345,31 +345,14 @@ def fft_size(least: int) -> int:
     return min(q * 2 ** max(1, math.ceil(math.log2(least / q))) for q in odd)
 
 
-def _piece(u: Tensor, n: int) -> tuple[int, int]:
-    """(batch, channel) numbers transformed at once: all, but on a CPU as many as stay in cache."""
+def _parts(u: Tensor, n: int):
+    """(batch, channel) slices that cover u: all at once, but on a CPU as many numbers as stay in cache."""
     B, H, _ = u.shape
     rows = max(1, CHUNK // n if u.device.type == "cpu" else B * H)
-    return max(1, min(B, rows // H)), min(H, rows)
-
-
-def _parts(u: Tensor, n: int):
-    """(batch, channel) slices that cover u, piece by piece."""
-    (B, H, _), (b, h) = u.shape, _piece(u, n)
+    b, h = max(1, min(B, rows // H)), min(H, rows)
     for j in range(0, H, h):
         for i in range(0, B, b):
             yield slice(i, i + b), slice(j, j + h)
-
-
-def _padding(u: Tensor, n: int) -> Tensor:
-    """Zeros (b, h, n): one workspace for all pieces, where `rfft(x, n=n)` would pad each anew."""
-    return torch.zeros(*_piece(u, n), n, dtype=full(u[:0]).dtype, device=u.device)
-
-
-def _transform(x: Tensor, pad: Tensor) -> Tensor:
-    """The spectrum of x (b, h, L), zero-padded in the workspace."""
-    pad = pad[: x.shape[0], : x.shape[1]]
-    pad[..., : x.shape[-1]] = x
-    return torch.fft.rfft(pad)
 
 
 def _spectrum(kernel: Tensor, n: int) -> Tensor:

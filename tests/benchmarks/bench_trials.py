@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -73,37 +72,10 @@ def columns_conv(u: Tensor, kernel: Tensor) -> Tensor:
     return y
 
 
-class PaddedAnew(torch.autograd.Function):
-    """`fft_conv` as it was: each piece padded by rfft itself, pieces four times as large."""
-
-    @staticmethod
-    def forward(ctx, u, kernel):
-        with anew():
-            return kernels._FFTConv.forward(ctx, u, kernel)
-
-    @staticmethod
-    def backward(ctx, grad):
-        with anew():
-            return kernels._FFTConv.backward(ctx, grad)
-
-
-def anew():
-    transform = lambda x, pad: torch.fft.rfft(x, n=pad.shape[-1])  # noqa: E731
-    return mock.patch.multiple(kernels, _transform=transform, CHUNK=2**20)
-
-
-def convolution_rows(repeats: int) -> Iterator[dict]:
-    u, w, K = torch.randn(B, 1024, H), torch.randn(B, 1024, H), torch.randn(H, 1024) / 32
-    ours = lambda u, K: kernels.conv(u.mT, K).mT  # noqa: E731
+def convolution_row(repeats: int) -> dict:
+    u, K = torch.randn(B, 1024, H), torch.randn(H, 1024) / 32
     name = "tried: transforms along the columns, no transpose, forward"
-    yield compare(name, lambda: ours(u, K), lambda: columns_conv(u, K), repeats=repeats)
-    before = with_gradients(lambda u, K: PaddedAnew.apply(u.mT, K).mT, [u, K], w)
-    yield compare(
-        "fft_conv, each piece padded anew, forward and backward",
-        with_gradients(ours, [u, K], w),
-        before,
-        repeats=repeats,
-    )
+    return compare(name, lambda: kernels.conv(u.mT, K).mT, lambda: columns_conv(u, K), repeats=repeats)
 
 
 def cache_rows(repeats: int) -> Iterator[dict]:
@@ -160,7 +132,7 @@ def rows(quick: bool = False) -> Iterator[dict]:
     with torch.no_grad():
         yield from chunk_rows(repeats)
         yield from cache_rows(repeats)
-    yield from convolution_rows(repeats)
+    yield convolution_row(repeats)
     if sys.platform == "linux":
         yield malloc_row(3)
     if not quick:
