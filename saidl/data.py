@@ -92,9 +92,9 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
     """Load a data set by name, or a folder of your own.
 
     Arguments: name, one of NAMES or a path to a folder with train/<class>/* and test/<class>/* images of one size (classes and files
-        in the order of their names); root, the folder that holds or gets the official files (default: SAIDL_DATA, else ./data, ../data,
-        ~/.cache/saidl, whichever has them); train_size, keep so many training samples, equally many of each class (None: all), drawn
-        with seed. The test set is always whole.
+        in the order of their names); root, the folder that holds or gets the official files, CIFAR's also as the archive (default:
+        SAIDL_DATA, else ./data, ../data, ~/.cache/saidl, whichever has them); train_size, keep so many training samples, equally many of
+        each class (None: all), drawn with seed. The test set is always whole.
     Raises ValueError for an unknown name, a wrong size or unreadable files; one that is also a FileNotFoundError for a missing folder, a
     ConnectionError when a download fails, which leaves nothing half-written behind.
     """
@@ -210,8 +210,10 @@ def from_torchvision(name: str, root) -> Split:
     maker, place = TORCHVISION[name]
     maker, folder = getattr(torchvision.datasets, maker), find(place, root)
     if folder is None:
-        folder = Path(root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl").expanduser() / place
-        download(maker, name, folder)
+        archive = find(getattr(maker, "filename", place), root)  # CIFAR's is one file, which may be there already
+        home = archive.parent if archive else root or os.environ.get("SAIDL_DATA") or "~/.cache/saidl"
+        folder = Path(home).expanduser() / place
+        download(maker, name, folder, archive)
     files = f"{name}: the files in the data folder's {place}"
     try:
         parts = [maker(folder.parent, train=train) for train in (True, False)]
@@ -226,11 +228,14 @@ def from_torchvision(name: str, root) -> Split:
     return split
 
 
-def download(maker, name: str, target: Path) -> None:
-    """Fetch into a temporary folder beside the target and move it in whole, so that a broken download leaves nothing behind."""
+def download(maker, name: str, target: Path, archive: Path | None = None) -> None:
+    """Fetch into a temporary folder beside the target and move it in whole, so that a broken download leaves nothing behind.
+    A whole archive that is there already is unpacked in its stead."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as part:
         try:
+            if archive:
+                shutil.copy(archive, part)
             maker(part, train=True, download=True)
         except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
             hint = "without network, put the official files, unpacked, into a folder named by SAIDL_DATA or root"

@@ -174,6 +174,17 @@ def test_a_download_is_moved_in_whole_and_found_again(tmp_path, monkeypatch):
     assert first.train.fingerprint == again.train.fingerprint == data.load("cifar10", root=tmp_path).train.fingerprint
 
 
+def test_an_archive_in_the_data_folder_is_unpacked_without_network(tmp_path, monkeypatch):
+    fake_cifar(tmp_path, monkeypatch)
+    folder = tmp_path / "fresh"
+    archive = Path(shutil.make_archive(folder / "cifar-10-python", "gztar", tmp_path, "cifar-10-batches-py"))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("no download expected"))
+    unpacked = data.load("cifar10", root=folder)
+    assert unpacked.train.fingerprint == data.load("cifar10", root=tmp_path).train.fingerprint
+    assert {path.name for path in folder.iterdir()} == {archive.name, "cifar-10-batches-py"}
+
+
 def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
     def download(self):
         (self.root / "half").mkdir() if hasattr(self.root, "mkdir") else open(f"{self.root}/half", "w").close()
