@@ -60,7 +60,7 @@ def editions(frame) -> str:
         theirs = spread(row.later, row.later_std), spread(row.earlier, row.earlier_std)
         cell = f"{label(row.loss)}, {row.noise} {row.rate}"
         ours = spread(row.ours, row.std) + (f" (n = {row.n})" if row.n > 1 else "")
-        rows.append([cell, row.weights, row.changed or "none", ours, *theirs])
+        rows.append([cell, row.weights, row.changed or "the recipe", ours, *theirs])
     return table_of(["cell", "weights", "changes", "ours", "later", "earlier"], rows, "lllrrr")
 
 
