@@ -68,6 +68,7 @@ class Images:
 
     def select(self, index) -> "Images":
         index, place = torch.as_tensor(index), torch.arange(len(self)) if self.index is None else self.index
+        index = index if index.numel() else index.long()  # an empty list makes a tensor of floats
         return replace(self, images=self.images[index], labels=self.labels[index], index=place[index])
 
     def __repr__(self) -> str:
@@ -168,20 +169,23 @@ def batches(count: int, size: int, generator: torch.Generator) -> list[Tensor]:
     return parts
 
 
-def padded(images: Tensor, pad: int = 4) -> Tensor:
-    """Zero-padded and channels-last in memory, once per run: what `crop_flip` cuts from. (N, C, H, W) -> (N, H + 2 pad, W + 2 pad, C)"""
-    return torch.nn.functional.pad(images, (pad,) * 4).permute(0, 2, 3, 1).contiguous()
+PAD = 4  # pixels of zeros on every side (Ma et al. 2020's crop)
 
 
-def draw_crops(batch: int, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Where to cut each image of a batch, and whether to mirror it: (3, B) int64, rows top and left in [0, 2 pad], flip 0 or 1."""
-    corner = torch.randint(2 * pad + 1, (2, batch), generator=generator)
+def padded(images: Tensor) -> Tensor:
+    """Zero-padded and channels-last in memory, once per run: what `crop_flip` cuts from. (N, C, H, W) -> (N, H + 2 PAD, W + 2 PAD, C)"""
+    return torch.nn.functional.pad(images, (PAD,) * 4).permute(0, 2, 3, 1).contiguous()
+
+
+def draw_crops(batch: int, generator: torch.Generator) -> Tensor:
+    """Where to cut each image of a batch, and whether to mirror it: (3, B) int64, rows top and left in [0, 2 PAD], flip 0 or 1."""
+    corner = torch.randint(2 * PAD + 1, (2, batch), generator=generator)
     return torch.cat([corner, torch.rand(1, batch, generator=generator).lt(0.5).long()])
 
 
-def crop_flip(canvas: Tensor, index: Tensor, crops: Tensor, pad: int = 4) -> Tensor:
+def crop_flip(canvas: Tensor, index: Tensor, crops: Tensor) -> Tensor:
     """The images canvas[index] cut and mirrored as `draw_crops` says, in one lookup: -> (B, C, H, W), channels-last in memory."""
-    height, width = canvas.shape[1] - 2 * pad, canvas.shape[2] - 2 * pad
+    height, width = canvas.shape[1] - 2 * PAD, canvas.shape[2] - 2 * PAD
     top, left, flip = crops[..., None]  # (B, 1) each
     rows = top + torch.arange(height, device=canvas.device)  # (B, H)
     columns = torch.arange(width, device=canvas.device)
@@ -200,8 +204,8 @@ def digits() -> Split:
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # (1797, 1, 8, 8)
     train, test = train_test_split(np.arange(len(pixels)), test_size=500, stratify=bunch.target, random_state=0)
-    whole = make_images(pixels, bunch.target, tuple("0123456789"), "digits")
-    return Split(whole.select(train), whole.select(test))
+    full = make_images(pixels, bunch.target, tuple("0123456789"), "digits")
+    return Split(full.select(train), full.select(test))
 
 
 def from_torchvision(name: str, root) -> Split:
@@ -316,18 +320,17 @@ def class_files(folder: Path) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
     classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if len(classes) < 2:
         raise ValueError(f"{folder} must hold at least two class folders, found {list(classes) or 'none'}")
-    return [(p, c) for c, name in enumerate(classes) for p in image_files(folder / name)], classes
+    files = []
+    for c, name in enumerate(classes):
+        found = sorted(p for p in (folder / name).iterdir() if p.is_file() and not p.name.startswith("."))
+        if not found:
+            raise ValueError(f"the class folder {folder / name} is empty")
+        files += [(path, c) for path in found]
+    return files, classes
 
 
 def with_files(images: Images, files: list[tuple[Path, int]], folder: Path) -> Images:
     return replace(images, files=tuple(os.path.relpath(path, folder).replace(os.sep, "/") for path, _ in files))
-
-
-def image_files(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    if not files:
-        raise ValueError(f"the class folder {folder} is empty")
-    return files
 
 
 def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: str, size: int | None = None) -> Images:
@@ -387,9 +390,9 @@ def spoken_digits(root, length: int = 8192) -> Split:
         sounds.append(np.pad(samples, (0, length - len(samples))))
     if not sounds:
         raise ValueError(f"{folder} holds no .wav files")
-    whole = make_images(np.stack(sounds)[:, None, None], np.array(labels), classes, "spoken-digits")
+    full = make_images(np.stack(sounds)[:, None, None], np.array(labels), classes, "spoken-digits")
     held_out = torch.tensor(held_out)
-    return Split(whole.select(~held_out), whole.select(held_out))
+    return Split(full.select(~held_out), full.select(held_out))
 
 
 def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024, seed: int = 0) -> Split:
@@ -403,8 +406,8 @@ def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024
     rng, count = np.random.default_rng(seed), train + test
     if name not in ("delayed-recall", "adding"):
         raise ValueError(f"name must be delayed-recall or adding, not {name!r}")
-    if length < 4:
-        raise ValueError(f"length must be at least 4, not {length}")
+    for argument, value, least in (("length", length, 4), ("train", train, 1), ("test", test, 1)):
+        whole(argument, value, least)
     if name == "delayed-recall":
         labels, classes = rng.integers(8, size=count), tuple("abcdefgh")
         x = rng.normal(0, 0.1, (count, 8, 1, length)).astype(np.float32)
@@ -416,8 +419,8 @@ def synthetic(name: str, length: int = 1024, train: int = 4096, test: int = 1024
         marks[rows, first] = marks[rows, second] = 1
         labels = (values[rows, first] + values[rows, second] > 1).astype(np.int64)
         x = np.stack([values, marks], 1)[:, :, None].astype(np.float32)
-    whole = make_images(x, labels, classes, name)
-    return Split(whole.select(np.arange(train)), whole.select(np.arange(train, count)))
+    full = make_images(x, labels, classes, name)
+    return Split(full.select(np.arange(train)), full.select(np.arange(train, count)))
 
 
 def make_images(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], name: str) -> Images:

@@ -16,7 +16,7 @@ from itertools import product
 
 from saidl import losses, models
 from saidl.checks import between, one_of, whole
-from saidl.noise import HUMAN, KINDS
+from saidl.noise import HUMAN, KINDS, check_exact
 from saidl.training import Settings
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
@@ -183,9 +183,8 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, cha
     # symmetric noise as Ma et al.'s code draws it, see `noise.corrupt`; CIFAR's classes are equal anyway
     if exact is None:
         exact = "equal-counts" if task == "mnist-noise" and kind == "symmetric" else True
-    if not (isinstance(exact, bool) or (exact == "equal-counts" and kind == "symmetric")):
-        told = f"{exact!r} for {kind} noise"
-        raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
+    check_exact(exact, kind)
+    exact = exact if exact == "equal-counts" else bool(exact)  # NumPy's has no JSON
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)

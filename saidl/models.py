@@ -24,6 +24,17 @@ def conv(c_in: int, c_out: int, pool: bool = False) -> list[nn.Module]:
     return layers if pool else layers[:2] + layers[3:]
 
 
+class Flatten(nn.Flatten):
+    """nn.Flatten's gradient comes out channels first. On a CPU what stands before it, computed channels last, would then work on two
+    layouts at once, slowly: here the gradient is laid out as the input was, with the same values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = torch.channels_last
+        if x.requires_grad and x.is_cpu and x.is_contiguous(memory_format=last):
+            x.register_hook(lambda grad: grad.contiguous(memory_format=last))
+        return super().forward(x)
+
+
 class CNN8(nn.Sequential):
     """Ma et al. 2020's 8-layer CNN for CIFAR-10: three stages of two 3x3 convolutions and a 2x2 max-pool, then 256 hidden units; batch
     norm and ReLU after every layer but the last. channels (64, 128, 196) are the paper's; (32, 64, 96) is the laptop profile's.
@@ -37,7 +48,7 @@ class CNN8(nn.Sequential):
             *conv(3, a), *conv(a, a, pool=True),
             *conv(a, b), *conv(b, b, pool=True),
             *conv(b, c), *conv(c, c, pool=True),
-            nn.Flatten(),
+            Flatten(),
             nn.Linear(c * 16, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
@@ -55,7 +66,7 @@ class CNN4(nn.Sequential):
         a, b = channels
         super().__init__(
             *conv(1, a, pool=True), *conv(a, b, pool=True),
-            nn.Flatten(),
+            Flatten(),
             nn.Linear(b * 49, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
             nn.Linear(hidden, num_classes),
         )  # fmt: skip
@@ -72,7 +83,7 @@ class SmallCNN(nn.Sequential):
     def __init__(self, num_classes: int = 10, in_channels: int = 1, channels=(32, 64), size: int = 8):
         a, b = channels
         super().__init__(
-            *conv(in_channels, a, pool=True), *conv(a, b), nn.Flatten(), nn.Linear(b * (size // 2) ** 2, num_classes)
+            *conv(in_channels, a, pool=True), *conv(a, b), Flatten(), nn.Linear(b * (size // 2) ** 2, num_classes)
         )
         initialise(self)
 
@@ -107,6 +118,8 @@ def make(name: str, **options) -> nn.Module:
     for option in options.keys() & {"num_classes", "in_channels", "hidden", "size"}:
         whole(option, options[option], 1)
     try:
+        for channels in options.get("channels", ()):
+            whole("channels", channels, 1)
         return IMAGE_MODELS[name](**options) if name in IMAGE_MODELS else SequenceClassifier(layer=name, **options)
     except TypeError as error:
         raise ValueError(f"model {name} cannot be built with {options}: {error}") from error
@@ -212,7 +225,7 @@ class SequenceClassifier(nn.Module):
         return self.decoder((total / count if self.pooling == "mean" else x)[:, 0]), (tuple(after), total, count)
 
     def extra_repr(self) -> str:
-        """With those below it, every option: a checkpoint is of the same network if its repr is the same."""
+        """The option that no part's repr shows: a checkpoint is of the same network if the whole repr is the same."""
         return f"pooling={self.pooling!r}"
 
 
@@ -298,7 +311,7 @@ class Attention(nn.Module):
 
     def __init__(self, d_model: int, bidirectional: bool, heads: int = 4):
         super().__init__()
-        if heads < 1 or d_model % heads:
+        if d_model % whole("heads", heads, 1):
             raise ValueError(f"heads must divide d_model = {d_model}, not {heads}")
         self.heads, self.bidirectional = heads, bidirectional
         self.qkv, self.out = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)

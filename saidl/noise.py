@@ -76,8 +76,9 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
     Arguments: kind, one of KINDS; rate in [0, 1], the share of labels that leave their class (for asymmetric kinds: of each class that
         moves at all; human kinds have their own and ignore it); num_classes K; dataset, for asymmetric kinds: a name in MOVES
         (CIFAR-10's for ten classes when None) or your own ((from, to), ...).
-    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise this is T before any image is seen, every wrong class alike: that
-        of exact=False, its rate the mean of a normal law cut to [0, 1] (exact=True flips the rate asked for: symmetric noise's T).
+    Returns: (K, K) float64, rows sum to 1. For instance-dependent noise T averaged over all images, every wrong class alike; its rate is
+        the mean of a normal law cut to [0, 1], as `corrupt` draws with exact=False (with exact=True it flips the rate asked for, and its
+        nominal T is symmetric noise's).
     Raises ValueError for an unknown kind, a rate outside [0, 1], or a data set without moves.
     """
     one_of("kind", kind, KINDS)
@@ -112,13 +113,18 @@ def corrupt(
 ) -> Noisy:  # fmt: skip
     """Make some labels wrong.
 
-    Arguments: labels (N,) integers in [0, K), NumPy, torch or a list; kind, rate, num_classes, dataset as in `transition_matrix`; seed;
+    Arguments:
+        labels: (N,) integers in [0, K), NumPy, torch or a list
+        kind, rate, num_classes, dataset: as in `transition_matrix`
+        seed: of the draw, >= 0
         exact: True, flip exactly round(rate n_c) labels in every class c; False, draw each label from its row of T; "equal-counts", for
-        symmetric noise, flip round(rate N / K) labels in every class (or all it has), as Ma et al.'s code does: a small class then keeps
-        a smaller share of its true labels (MNIST at 0.8: 29 % of the ones, 11 % of the fives); images (N, ...) for instance-dependent
-        noise; for the human kinds with exact=True, the published labels themselves (exact=False draws from their T): indices (N,), the
-        labels' positions in CIFAR-10's training order when they are not the whole set in order, and root, the folder of
-        CIFAR-10_human.pt (default: where `saidl.data` looks); matrix (K, K), a T of your own: kind and rate are then only its name.
+            symmetric noise, flip round(rate N / K) labels in every class (or all it has), as Ma et al.'s code does: a small class then
+            keeps a smaller share of its true labels (MNIST at 0.8: 29 % of the ones, 11 % of the fives). The human kinds are the
+            published labels themselves if True, and drawn from their T if False
+        images: (N, ...), for instance-dependent noise
+        indices: (N,), for published human labels: positions in CIFAR-10's training order, when labels are not all of it in order
+        root: the folder of CIFAR-10_human.pt (default: where `saidl.data` looks)
+        matrix: (K, K), a T of your own: kind and rate are then only its name
     Returns: Noisy. The input is left as it was.
     Raises ValueError for labels that are not integers in [0, K), a seed that is no whole number, a matrix that is not row-stochastic,
         equal counts of anything but symmetric noise, and all that `transition_matrix` raises; one that is also a FileNotFoundError
@@ -129,11 +135,9 @@ def corrupt(
     else:
         kind, nominal = "own", checked_matrix(matrix, num_classes)
     clean = checked_labels(labels, num_classes)
-    if exact == "equal-counts" and kind == "symmetric":
+    check_exact(exact, kind)
+    if exact == "equal-counts":
         nominal = equal_counts(clean, rate, num_classes)
-    elif not isinstance(exact, bool | np.bool_):
-        told = f"{exact!r} for {kind} noise"
-        raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
     if exact and kind == "instance-dependent":
         nominal = transition_matrix("symmetric", rate, num_classes)  # counted out, not drawn from a law that is cut off
     rng = np.random.default_rng(whole("seed", seed))
@@ -305,6 +309,12 @@ def human_for(clean, kind, indices, root) -> np.ndarray:
     if not np.array_equal(true[indices], clean):
         raise ValueError(f"{kind} noise: the labels are not CIFAR-10's training labels at these indices")
     return noisy[indices]
+
+
+def check_exact(exact, kind: str) -> None:
+    if not (isinstance(exact, bool | np.bool_) or (exact == "equal-counts" and kind == "symmetric")):
+        told = f"{exact!r} for {kind} noise"
+        raise ValueError(f'exact must be True, False, or "equal-counts" for symmetric noise, not {told}')
 
 
 def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:

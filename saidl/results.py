@@ -55,7 +55,8 @@ def write(record: dict, store) -> Path:
     if not ID.fullmatch(str(record.get("id"))):
         raise ValueError(f"a record's id must be 16 hexadecimal digits, not {record.get('id')!r}")
     path = Path(store) / f"{record['id']}.json"
-    record = checked(without_nan(record), path)
+    # JSON has no NaN: an epoch that was not evaluated is null
+    record = checked(json.loads(json.dumps(record), parse_constant=lambda _: None), path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
     try:
@@ -154,8 +155,8 @@ def lock_file(path: Path) -> Path:
 
 
 def orphaned(path: Path) -> bool:
-    """Whether a process died or was interrupted at this run, leaving its lock; says so once, as it takes the lock away
-    (and first, if the run was done all the same, what else was left of it)."""
+    """Whether a process died or was interrupted at this run: its lock file is there and nobody holds it. True once, as the
+    file is removed here; if the run was finished all the same, its checkpoint and half-written files go, too."""
     if not lock_file(path).exists():
         return False
     with lock(path) as ours:
@@ -250,12 +251,3 @@ def number(value):
     if not isinstance(value, int | float | None):
         raise TypeError(f"{value!r} is no number")
     return math.nan if value is None else value
-
-
-def without_nan(value):
-    """JSON has no NaN: an epoch that was not evaluated is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    return [without_nan(v) for v in value] if isinstance(value, list | tuple) else value

@@ -42,7 +42,7 @@ def run(
     Arguments: runs; store, a folder (on a cluster: one that every worker sees); n_jobs, processes at once (-1: one a
         core; None: one, or what the caller's joblib.parallel_config says; a cluster uses all it has); backend, "dask",
         "ray" or one of joblib's; address, the scheduler of the former two ("tcp://host:8786"; None: a cluster on this
-        machine). Dask's workers suit best with --nthreads 1. One GPU a run is the engine's to arrange: dask-cuda's
+        machine). Dask's workers suit best with --nthreads 1. To give each run a GPU of its own, set up the engine: dask-cuda's
         workers, or joblib.parallel_config around this call, naming Dask's `resources` or Ray's `ray_remote_args`.
     Returns: DataFrame as `results.load`, one row a run in the order given.
     Raises ValueError for runs, a number of jobs or a backend that cannot be and OSError for a store that cannot be written, before any

@@ -42,9 +42,7 @@ def published() -> pd.DataFrame:
     return table.assign(rate=table.rate.map(rate_text))
 
 
-@cache
-def queue(profile: str) -> list[experiments.Run]:
-    return experiments.queue(profile)
+queue = cache(experiments.queue)
 
 
 def asked(profile: str, task: str = "noise") -> list[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ import os
 import secrets
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ class History:
 def fit(
     model: nn.Module, train: Images, test: Images, loss: nn.Module, settings: Settings, *, seed: int,
     clean_labels=None, device: str | torch.device | None = None, checkpoint: str | Path | None = None,
-    groups: Callable[[nn.Module, float, float], list[dict]] | None = None, progress: bool | str = False,
+    progress: bool | str = False,
 ) -> History:  # fmt: skip
     """Train `model` in place and say how it went; it comes back to the device that it was on.
 
@@ -112,8 +112,7 @@ def fit(
         scalar; seed >= 0, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
         continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
-        groups, (model, lr, weight_decay) -> optimiser groups (default: `models.parameter_groups`); progress, True or a label for the
-        bar.
+        progress, True or a label for the bar.
     Returns: History. The network has seen images standardised by the training set's statistics: `logits` shows it others alike.
     Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one
         another, a `reduction` other than "mean", a loss with weights of its own, a GPU or a checkpoint's folder that is not there; and for
@@ -133,10 +132,9 @@ def fit(
     with (
         torch.cuda.device(device) if on_gpu else contextlib.nullcontext(),
         torch.random.fork_rng([device] if on_gpu else []),
-        channels_last_gradients(model) if settings.view == "image" and not on_gpu else contextlib.nullcontext(),
     ):
         torch.manual_seed(seed)
-        one = Fit(model, train, test, loss, settings, seed, clean_labels, device, groups)
+        one = Fit(model, train, test, loss, settings, seed, clean_labels, device)
         try:
             return one.run(checkpoint, progress)
         finally:
@@ -147,7 +145,7 @@ def fit(
 class Fit:
     """One training run: everything that lives from one epoch to the next."""
 
-    def __init__(self, model, train, test, loss, settings, seed, clean_labels, device, groups):
+    def __init__(self, model, train, test, loss, settings, seed, clean_labels, device):
         self.settings, self.device, self.loss, self.seed = settings, device, loss, seed
         self.given = train, test, clean_labels
         self.generator = torch.Generator().manual_seed(seed)
@@ -181,7 +179,6 @@ class Fit:
         # what the L1 penalty is on: as decay, not on a state-space model's A, B and dt
         decaying = models.parameter_groups(self.model, settings.lr, 0.0)[0]["params"]
         self.weights = [p for p in decaying if p.ndim > 1] if settings.l1 else []
-        groups = groups or models.parameter_groups
         recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
         fused = all(p.is_floating_point() for p in self.model.parameters())  # there is no kernel for complex ones
         kinds = {
@@ -189,7 +186,9 @@ class Fit:
             # on a CPU the fused kernel rounds in another way than the records were made; SGD's does not
             "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, fused=fused and recorded),
         }
-        self.optimizer = kinds[settings.optimizer](groups(self.model, settings.lr, settings.weight_decay))
+        self.optimizer = kinds[settings.optimizer](
+            models.parameter_groups(self.model, settings.lr, settings.weight_decay)
+        )
         self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         if recorded:  # a number would be part of the recording
             for group in self.optimizer.param_groups:
@@ -223,6 +222,8 @@ class Fit:
             self.forward = torch.compile(self.model)
         saved = time.monotonic()
         start = self.resume(checkpoint)
+        nan = math.nan
+        skipped = {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
         bar = tqdm(range(start, self.settings.epochs), initial=start, total=self.settings.epochs, disable=not progress, leave=False,
                    desc=progress if isinstance(progress, str) else None)  # fmt: skip
         for epoch in bar:
@@ -233,7 +234,7 @@ class Fit:
                 raise ValueError(f"the loss is {row['loss']} after epoch {epoch + 1}: training diverged")
             last = epoch + 1 == self.settings.epochs
             due = last or (epoch + 1) % self.settings.eval_every == 0
-            row |= self.evaluate_epoch(last) if due else self.not_evaluated()
+            row |= self.evaluate_epoch(last) if due else skipped
             row["seconds"] = time.perf_counter() - began
             for name, value in row.items():
                 getattr(self.history, name).append(value)
@@ -323,10 +324,6 @@ class Fit:
             "test_accuracy": table.trace().item() / len(labels),
             "class_accuracy": (table.diagonal() / table.sum(1)).tolist(),  # NaN for a class without test images
         }
-
-    def not_evaluated(self) -> dict:
-        nan = math.nan
-        return {"valid_accuracy": nan, "test_accuracy": nan, "class_accuracy": [nan] * self.num_classes}
 
     def accuracy(self, images: Tensor, labels: Tensor, every: int = 1) -> float:
         return (self.guesses(images, every) == labels).sum().item() / len(labels)
@@ -452,24 +449,6 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
     shape = [1] * part.ndim
     shape[channel] = -1
     return mean.float().view(shape), std.float().view(shape)
-
-
-@contextlib.contextmanager
-def channels_last_gradients(model: nn.Module) -> Iterator[None]:
-    """A gradient comes out of nn.Flatten channels first; on a CPU what stands before it, computed channels last, then works on two
-    layouts at once, slowly. Within this context the gradient is laid out as the input was; its values do not change."""
-    last = torch.channels_last
-
-    def lay_out(_, inputs):
-        if (x := inputs[0]).requires_grad and x.ndim == 4 and x.is_contiguous(memory_format=last):
-            x.register_hook(lambda grad: grad.contiguous(memory_format=last))
-
-    hooks = [part.register_forward_pre_hook(lay_out) for part in model.modules() if isinstance(part, nn.Flatten)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def described(loss) -> str:

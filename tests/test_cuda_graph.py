@@ -176,7 +176,7 @@ def on_meta(run, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())  # meta has none
     model, loss = parts(run)
     fit = training.Fit(
-        model, DIGITS.train, DIGITS.test, loss, run.settings, 0, DIGITS.train.labels, torch.device("cpu"), None
+        model, DIGITS.train, DIGITS.test, loss, run.settings, 0, DIGITS.train.labels, torch.device("cpu")
     )
     meta = lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x  # noqa: E731
     for name, value in vars(fit).items():

@@ -351,6 +351,8 @@ def test_single_class_folder_is_refused(tmp_path):
         ),
         (lambda: data.as_sequence(np.zeros((2, 1, 4, 4))), ValueError, "a torch tensor, not ndarray"),
         (lambda: data.synthetic("adding", length=2), ValueError, "length"),
+        (lambda: data.synthetic("adding", length="8"), ValueError, "length"),
+        (lambda: data.synthetic("adding", length=8, train=-1), ValueError, "train must be"),
     ],
 )
 def test_bad_input_is_named(call, error, message):
@@ -362,6 +364,7 @@ def test_a_selection_keeps_places_and_refuses_a_mask_of_another_length():
     images = data.load("digits").test
     mask = images.labels == 3
     assert torch.equal(images.select(mask).index, images.index[mask])
+    assert len(images.select([])) == 0
     last = replace(images, index=None).select([-1, 0])
     assert last.index.tolist() == [len(images) - 1, 0]
     with pytest.raises(IndexError):

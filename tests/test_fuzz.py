@@ -217,7 +217,7 @@ def test_records(tmp_path):
 
 
 def test_command_line(tmp_path, capsys, monkeypatch):
-    def no_network(maker, name, root):
+    def no_network(maker, name, *where):
         raise ConnectionError(f"could not download {name}")
 
     monkeypatch.setattr(data, "download", no_network)

@@ -308,6 +308,7 @@ def test_make_knows_layers():
         ({"d_input": 0}, "d_input must be a whole number of at least 1"),
         ({"d_model": 2.5}, "d_model must be a whole number of at least 1"),
         ({"layer": "transformer", "heads": 3}, "heads must divide"),
+        ({"layer": "transformer", "heads": 2.0}, "heads must be a whole number"),
         ({"layer": "lstm", "d_model": 7, "bidirectional": True}, "d_model must be even"),
         ({"method": "tustin"}, "method must be one of"),
         ({"method": "async"}, "method must not be 'async'"),

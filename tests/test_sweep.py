@@ -106,6 +106,8 @@ UNFIT = {
     "options out of order": (replace(RUN, model_options=(("size", 8), ("channels", (8, 16)))), "not be read back"),
     "a loss's option": (replace(RUN, loss_options=(("q", 0.5),)), "'ce' has no setting"),
     "a network's option": (replace(RUN, model_options=(("depth", 3),)), "cannot be built with .*depth"),
+    "channels below zero": (replace(RUN, model_options=(("channels", (8, -1)),)), "channels must be a whole number"),
+    "half a channel": (replace(RUN, model_options=(("channels", (8.5, 4)),)), "channels must be a whole number"),
     "a negative seed": (replace(RUN, seed=-1), "seed must be a whole number"),
     "a folder": (replace(RUN, dataset="/my/images"), "dataset must be one of digits"),
     "no run": ({"loss": "ce"}, "runs must be experiments.Run"),

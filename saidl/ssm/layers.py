@@ -144,7 +144,8 @@ class _SSM(nn.Module):
         _check_step(self)
         if not isinstance(state, State):
             raise ValueError(f"state must be one of `initial_state` or `step`, got {type(state).__name__}")
-        if (own := self._state_shape) != tuple(state.x.shape[1:]):
+        H, pairs = self.A_imag.shape
+        if (own := (H, self._per_pair * pairs)) != tuple(state.x.shape[1:]):
             raise ValueError(f"state must be this layer's, its x (B, {', '.join(map(str, own))}), got {form(state.x)}")
         shape = len(state.x), len(self.D)
         if not isinstance(u_t, Tensor) or tuple(u_t.shape) != shape or not u_t.is_floating_point():
@@ -185,7 +186,7 @@ class S4D(_SSM):
     """
 
     slow_parameters = ("log_dt", "log_A_real", "A_imag", "B")  # lr <= 1e-3, no decay: see models.parameter_groups
-    _powers = staticmethod(kernels.power_sum_kernel)
+    _powers, _per_pair = staticmethod(kernels.power_sum_kernel), 1  # numbers of state a conjugate pair
 
     def __init__(
         self, d_model: int, d_state: int = 64, *, init: str | Tensor = "legs", method: str = "zoh", alpha: float = 0.5,
@@ -199,10 +200,6 @@ class S4D(_SSM):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, init={self.init!r}, train_B={self.B is not None}"
-
-    @property
-    def _state_shape(self) -> tuple[int, int]:
-        return tuple(self.A_imag.shape)
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         A = self._A()
@@ -232,7 +229,7 @@ class S4(_SSM):
     """Diagonal-plus-rank-one state-space layer, HiPPO-LegS at the start; arguments as for `S4D` but init and train_B."""
 
     slow_parameters = ("log_dt", "log_A_real", "A_imag", "P", "B")
-    _powers = staticmethod(kernels.krylov_kernel)
+    _powers, _per_pair = staticmethod(kernels.krylov_kernel), 2
 
     def __init__(
         self, d_model: int, d_state: int = 64, *, method: str = "bilinear", alpha: float = 0.5,
@@ -242,11 +239,6 @@ class S4(_SSM):
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
         P, B = (torch.view_as_real(x).to(self.log_dt.dtype) for x in (P, B))
         self.P, self.B = (nn.Parameter(x.repeat(d_model, 1, 1)) for x in (P, B))
-
-    @property
-    def _state_shape(self) -> tuple[int, int]:
-        d_model, half = self.A_imag.shape
-        return d_model, 2 * half
 
     def _discretised(self, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         P, B, C = (torch.view_as_complex(kernels.full(x)) for x in (self.P, self.B, self.C))

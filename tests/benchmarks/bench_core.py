@@ -107,7 +107,7 @@ def our_epoch(images: np.ndarray, labels: np.ndarray, device: str = "cpu"):
     )
     settings = training.Settings(augment="crop-flip", valid_fraction=0.0)
     return training.Fit(
-        models.make("cnn8"), part, part, losses.make("ce"), settings, 0, None, torch.device(device), None
+        models.make("cnn8"), part, part, losses.make("ce"), settings, 0, None, torch.device(device)
     ).train_epoch
 
 

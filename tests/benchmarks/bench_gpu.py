@@ -85,7 +85,7 @@ def sequence_epoch(device: str, count: int, length: int, options: dict, **change
     settings = experiments.replace(experiments.recipe("paper", "scifar")[4], valid_fraction=0.0, **changes)
     torch.manual_seed(0)
     net = models.make("s4d", d_input=3, num_classes=10, init="lin", **options)
-    return training.Fit(net, part, part, losses.make("ce"), settings, 0, None, torch.device(device), None).train_epoch
+    return training.Fit(net, part, part, losses.make("ce"), settings, 0, None, torch.device(device)).train_epoch
 
 
 def sequence_rows(device: str, rate: dict, count: int, length: int, options: dict, repeats: int) -> Iterator[dict]:

@@ -420,7 +420,7 @@ def our_fit(images: np.ndarray, labels: np.ndarray, **settings) -> training.Fit:
     pictures = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     part = data.Images(pictures, torch.from_numpy(labels), tuple("0123456789"), "bench")
     settings = training.Settings(valid_fraction=0.0, **settings)
-    return training.Fit(models.make("cnn8"), part, part, losses.make("nce+rce"), settings, 0, None, CPU, None)
+    return training.Fit(models.make("cnn8"), part, part, losses.make("nce+rce"), settings, 0, None, CPU)
 
 
 def their_trainer(loader, trainer):
