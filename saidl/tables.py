@@ -274,29 +274,31 @@ def lost(class_accuracy: list[float]) -> list[int]:
     return [c for c, share in enumerate(class_accuracy) if share < 0.02]
 
 
-def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
-    """The classes lost in the first epoch, a row a finished run: loss, alpha and beta (NaN if it has none), precision, seed, lost."""
-    rows = frame[frame.status == "done"]
+def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The classes that the first epochs lose, a row a finished run: loss, alpha and beta (NaN if it has none), precision, seed, epochs,
+    and the classes lost after the first of them (`lost`) and after the last (`later`). Of runs that differ in epochs alone, the longest."""
+    rows = frame[frame.status == "done"].sort_values("epochs", kind="stable")
     weights = {name: [options.get(name, NAN) for options in rows.loss_options] for name in ("alpha", "beta")}
     precision = [record["run"]["settings"]["precision"] for record in rows.record]
-    return rows[["loss", "seed"]].assign(
-        **weights, precision=precision, lost=[lost_classes(record, 0) for record in rows.record]
-    )
+    out = rows[["loss", "seed", "epochs"]].assign(
+        **weights, precision=precision,
+        lost=[lost_classes(record, 0) for record in rows.record], later=[lost_classes(record) for record in rows.record],
+    )  # fmt: skip
+    return out.drop_duplicates(["loss", "alpha", "beta", "precision", "seed"], keep="last")
 
 
-def released_epoch() -> pd.DataFrame:
+def released_epochs() -> pd.DataFrame:
     """The same of the code that Ma et al. 2020 released, at its own weights, its `precision` "released code"; no rows where it is not
     recorded."""
-    made = [row for row in released() if row["rate"] == 0.4]
+    made = sorted((row for row in released() if row["rate"] == 0.4), key=lambda row: row["epochs"])
     weights = [losses.settings(row["loss"], "mnist")[0] for row in made]
     columns = {
-        "loss": [row["loss"] for row in made],
-        "seed": [row["seed"] for row in made],
+        **{name: [row[name] for row in made] for name in ("loss", "seed", "epochs")},
         **{name: [own.get(name, NAN) for own in weights] for name in ("alpha", "beta")},
         "precision": "released code",
-        "lost": [lost(row["class_accuracy"][0]) for row in made],
+        **{name: [lost(row["class_accuracy"][at]) for row in made] for name, at in (("lost", 0), ("later", -1))},
     }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns).drop_duplicates(["loss", "seed"], keep="last")
 
 
 def released() -> list[dict]:

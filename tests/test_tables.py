@@ -193,19 +193,24 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     ]
     runs += experiments.grid("paper", **cell, precision="float32")
     runs += experiments.grid("paper", **cell | {"loss": "ce"}, seed=(0, 1))
-    for run, worst in zip(runs, (0.0, 0.9, 0.019, 0.9, 0.9, 0.0, 0.9, 0.0), strict=True):
+    runs.append(experiments.grid("paper", **cell | {"epochs": 3})[0])  # in place of the one epoch
+    for run, worst in zip(runs, (0.9, 0.9, 0.019, 0.9, 0.9, 0.0, 0.9, 0.0, 0.0), strict=True):
         made = record(run, 0.9)
+        made["history"]["class_accuracy"] = [[0.9] * 10 for _ in range(run.settings.epochs)]
         made["history"]["class_accuracy"][0][7] = worst
         results.write(made, tmp_path / "first-epoch")
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10"] == "2 of 3"
+    assert numbers["early/nfl+mae/10/1/auto/3"] == "0 of 1"  # it came back
+    assert numbers["early/nfl+mae/1/1/auto/3"] == NOT_RUN
     assert numbers["early/nfl+mae/1"] == numbers["early/nfl+mae/10/2"] == "0 of 1"
     assert numbers["early/nfl+mae/10/1/float32"] == "1 of 1"
     assert numbers["early/ce"] == "1 of 2"
     assert numbers["early/nfl+mae/10/1/released code"] == NOT_RUN
     theirs = [
         {"loss": "nfl+mae", "seed": 0, "rate": 0.4, "class_accuracy": [[1.0, 0.0]]},
-        {"loss": "nfl+mae", "seed": 1, "rate": 0.4, "class_accuracy": [[1.0, 0.9], [0.0, 0.9]]},
+        {"loss": "nfl+mae", "seed": 1, "rate": 0.4, "class_accuracy": [[1.0, 0.9], [0.0, 0.9]], "epochs": 2},
+        {"loss": "nfl+mae", "seed": 1, "rate": 0.4, "class_accuracy": [[0.0, 0.0]]},
         {"loss": "mae", "seed": 0, "rate": 0.4, "class_accuracy": [[0.0, 0.0]]},
         {
             "loss": "mae",
@@ -220,7 +225,8 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     (tmp_path / "apl-mnist.json").write_text(json.dumps(theirs))
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10/1/released code"] == "1 of 2"
-    assert tables.released_epoch().lost.tolist() == [[1], [], [0, 1]]
+    assert numbers["early/nfl+mae/10/1/released code/2"] == "1 of 1"
+    assert tables.released_epochs().lost.tolist() == [[1], [0, 1], []]
     assert numbers["released/mae/0.2"] == "20.0\\,\\%"
     assert numbers["released/mae/0.2/2"] == "10.0 to 20.0\\,\\%"
     assert numbers["released/mae/0.4"] == NOT_RUN

@@ -144,15 +144,16 @@ class Numbers:
         table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
         return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
 
-    def the_early(self, loss, beta=None, alpha="1", precision="auto"):
-        """In how many seeds a class is lost in the first epoch on MNIST at asymmetric 0.4 (the store "first-epoch"; with precision
-        "released code" the authors')."""
+    def the_early(self, loss, beta=None, alpha="1", precision="auto", epoch="1"):
+        """In how many seeds a class is lost after the first epoch, or the last of so many, on MNIST at asymmetric 0.4 (the store
+        "first-epoch"; with precision "released code" the authors')."""
         losses.resolve(loss)
-        ours = tables.first_epoch(results.load(results.recorded("first-epoch"), quarantine=False))
-        runs = pd.concat([ours, tables.released_epoch()])
+        ours = tables.first_epochs(results.load(results.recorded("first-epoch"), quarantine=False))
+        runs = pd.concat([ours, tables.released_epochs()])
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
-        return f"{runs.lost.map(bool).sum()} of {len(runs)}" if len(runs) else NOT_RUN
+        gone = runs.lost if epoch == "1" else runs.later[runs.epochs == int(epoch)]
+        return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else NOT_RUN
 
     def the_released(self, loss, rate, late="1"):
         """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and
