@@ -35,13 +35,19 @@ def short(kind: str, rate: str) -> str:
 
 
 def seeds(counts) -> str:
-    """How many seeds stand behind a table's cells, {(loss, noise, rate): n}."""
-    several = {}  # (n, column): losses
-    for (loss, *column), n in counts.items():
-        if n > 1:
-            several.setdefault((round(n), short(*column)), []).append(tables.label(loss))
-    told = "; ".join(f"{', '.join(losses)} at {column}: mean of {n}" for (n, column), losses in several.items())
-    return "one seed" + (f" ({told})" if told else "")
+    """How many seeds stand behind a table's cells, counts by (loss, noise, rate): what most have, in brackets what others have."""
+    usual = int(counts.mode().max())
+    groups = {}  # (n, columns or none for all that the loss has): losses
+    for loss, own in counts.groupby(level=0, sort=False):
+        for n, part in own[own != usual].groupby(own):
+            columns = () if len(part) == len(own) else tuple(short(*column) for _, *column in part.index)
+            groups.setdefault((int(n), columns), []).append(tables.label(loss))
+    text = lambda n: "one seed" if n == 1 else f"mean of {n} seeds"  # noqa: E731
+    others = [
+        f"{', '.join(losses)}{' at ' * bool(columns)}{', '.join(columns)}: {text(n)}"
+        for (n, columns), losses in groups.items()
+    ]
+    return text(usual) + (f" ({'; '.join(others)})" if others else "")
 
 
 def noise_seeds(frame, profile: str) -> str:
