@@ -129,7 +129,7 @@ def make(name: str, **options) -> nn.Module:
 
 LAYERS = ("s4d", "s4", "lstm", "gru", "transformer")
 PRESETS = {  # options of SequenceClassifier; parameters for 10 classes
-    # state-spaces/s4's example.py, 89 % on colour sCIFAR: 201,482 parameters for three input channels, 201,226 for one
+    # state-spaces/s4's example.py, 88 or 89 % on colour sCIFAR by its texts: 201,482 parameters for three channels, 201,226 for one
     "s4d-4x128": {"layer": "s4d", "d_model": 128, "n_layers": 4, "init": "lin", "dropout": 0.1},
     # the papers' size for sCIFAR and LRA Image (88 to 92 %): 6 x 512, both directions
     "s4d-6x512": {"layer": "s4d", "d_model": 512, "n_layers": 6, "init": "lin", "dropout": 0.1, "bidirectional": True},
@@ -150,7 +150,7 @@ class SequenceClassifier(nn.Module):
         block (None: after, but before in a Transformer), final_norm (None: as prenorm); bidirectional (None: causal, but
         not a Transformer, as published); pooling, "mean" or "last"; layer_options, those of the `ssm` layers, but for
         method "async", which needs more than a sequence, or a Transformer's `heads`.
-    Raises ValueError for an unknown name or a value out of range.
+    Raises ValueError for an unknown name or a value out of range, TypeError for an option that the layer has not.
 
     >>> net = SequenceClassifier(3, 10, **PRESETS["s4d-4x128"])
     >>> sum(p.numel() for p in net.parameters())
@@ -353,6 +353,7 @@ NORMS = {"layer": nn.LayerNorm, "batch": BatchNorm}
 def matched_width(layer: str, options: dict, *, d_input: int = 1) -> int:
     """The d_model, a multiple of 4, that brings `layer` nearest in size to S4D with these `options`."""
     common = ("n_layers", "dropout", "prenorm", "norm", "final_norm", "bidirectional", "pooling")
+    common += ("d_state",) * (layer in ("s4d", "s4"))
     common = {name: value for name, value in options.items() if name in common}
     options = {name: value for name, value in options.items() if name != "layer"}
 

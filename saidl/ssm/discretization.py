@@ -34,7 +34,8 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
         method: one of METHODS
         alpha: in [0, 1], for "gbt" alone
         gaps: for "async", and required there: times since the last event in units of dt, >= 0, a number or any array
-    Returns: Ab like A, Bb like B, arrays if A is one. "async": Ab has dimensions of `gaps` before those of the state
+    Returns: Ab and Bb of the types of A and B, arrays if A is one; leading dimensions broadcast (for Ab A's and dt's). "async": Ab has
+        dimensions of `gaps` before those of the state
     Raises: ValueError for any of the above out of range.
 
     >>> Ab, Bb = discretize(torch.tensor([-1.0]), torch.tensor([1.0]), 0.1, "backward-euler")

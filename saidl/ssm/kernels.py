@@ -340,7 +340,7 @@ def conv(u: Tensor, kernel: Tensor) -> Tensor:
 
 
 def fft_size(least: int) -> int:
-    """The smallest even 2^a 3^b 5^c >= least: FFT libraries are fast there."""
+    """A small even 2^a 3^b 5^c >= least, its odd part at most 225: FFT libraries are fast there."""
     odd = (1, 3, 5, 9, 15, 25, 27, 45, 75, 81, 125, 135, 225)
     return min(q * 2 ** max(1, math.ceil(math.log2(least / q))) for q in odd)
 

@@ -82,7 +82,8 @@ METHODS = {
 def discretize(A, B, dt, method="zoh"):
     """Diagonal system, A and B (H, M) complex, dt (H,): Ab = f(dt A), Bb = dt g(dt A) B."""
     require(method in METHODS, "method", method, f"one of {list(METHODS)}")
-    require((dt > 0).all() and (A.real < 0).all(), "dt, A", (dt, A), "dt > 0 and Re A < 0")
+    fits = np.ndim(dt) == 1 and (dt > 0).all() and (A.real < 0).all()
+    require(fits, "dt, A", (dt, A), "dt (H,), > 0, and Re A < 0")
     dt = dt[:, None]  # (H, 1)
     f, df, g, dg = METHODS[method](dt * A)
     return (f, dt * g * B), (A, B, dt, df, g, dg)
@@ -104,6 +105,7 @@ def discretize_backward(dAb, dBb, cache):
 def diagonal_kernel(A, B, C, dt, length, method="zoh"):
     """S4D's kernel K_l = 2 Re sum_m C_m Bb_m Ab_m^l; A, B, C (H, M), one of each conjugate pair, dt (H,) -> (H, L)."""
     require_system(A, B, C, dt, length, A.shape)
+    require(np.iscomplexobj(C), "C.dtype", C.dtype, "complex")  # else the powers would be cut to their real parts
     (Ab, Bb), discrete = discretize(A, B, dt, method)
     V = np.ones((*Ab.shape, length), complex)  # (H, M, L), the powers Ab^l, in double precision: their roundings add up
     V[..., 1:] = Ab[..., None]
@@ -164,6 +166,7 @@ def T(X):
 def fft_conv(u, kernel):
     """Causal convolution y_t = sum_{s <= t} K_s u_{t-s}; u (B, H, L), kernel (H, L) -> (B, H, L)."""
     L = u.shape[-1]
+    require(u.dtype.kind == "f", "u.dtype", u.dtype, "floating point")
     require(kernel.shape == u.shape[1:], "kernel.shape", kernel.shape, f"{u.shape[1:]}, as u (batch, channels, length)")
     Uf, Kf = np.fft.rfft(u, 2 * L), np.fft.rfft(kernel, 2 * L)  # L zeros: the end must not wrap round to the start
     return np.fft.irfft(Uf * Kf, 2 * L)[..., :L].astype(u.dtype), (Uf, Kf)
@@ -182,6 +185,7 @@ def fft_conv_backward(dy, cache):
 
 def recurrence(u, A, B, C, dt, method="zoh"):
     """The same map one step at a time, x_k = Ab x_{k-1} + Bb u_k, y_k = 2 Re C x_k: what a deployed model runs."""
+    require(u.dtype.kind == "f", "u.dtype", u.dtype, "floating point")
     (Ab, Bb), _ = discretize(A, B, dt, method)
     x, y = np.zeros((len(u), *Ab.shape), Ab.dtype), np.empty_like(u)  # x: (B, H, M)
     for k in range(u.shape[-1]):
@@ -447,7 +451,12 @@ def require_system(A, B, C, dt, length, vectors):
     require(isinstance(length, Integral) and length >= 1, "length", length, "an integer of at least 1")
     shapes = tuple(map(np.shape, (A, B, C, dt)))
     fits = len(vectors) == 2 and shapes[1:] == (vectors, vectors, vectors[:1]) and shapes[0][-1] == vectors[-1]
-    require(fits, "shapes of A, B, C, dt", shapes, "(H, M) or (H, N, N), (H, M), (H, M), (H,)")
+    require(
+        fits,
+        "shapes of A, B, C, dt",
+        shapes,
+        "(H, M), (H, M), (H, M), (H,), or of a dense A (H, N, N), (H, N), (H, N), (H,)",
+    )
 
 
 def require(condition, name, value, allowed):
