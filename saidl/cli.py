@@ -59,7 +59,7 @@ def choices(command: argparse.ArgumentParser, several: bool) -> None:
     command.add_argument("--task", help=f"noise (default), {tasks}")
     command.add_argument("--loss", **many, help="ce, nce+rce, ...")
     command.add_argument("--noise", **many, help="symmetric, asymmetric, human-worst, ...")
-    command.add_argument("--rate", type=float, **many, help="in [0, 1]")
+    command.add_argument("--rate", type=float, **many, help="in [0, 1]; 0 unless named")
     command.add_argument("--model", **many, help="the recipe's unless named: s4d, s4, lstm, gru, transformer, ...")
     command.add_argument("--seed", type=int, **many)
     command.add_argument("--epochs", type=int, help="instead of the recipe's")
@@ -75,6 +75,11 @@ def chosen(args) -> list:
         queued = [run for run in experiments.queue(args.profile) if args.task in (None, run.task)]
         if queued:
             return queued
+    if "rate" not in given and {*experiments.listed(given.get("noise", [])), "symmetric"} - {
+        "symmetric",
+        *experiments.HUMAN,
+    }:
+        raise ValueError("--noise needs a --rate, but for people's labels")
     return experiments.grid(args.profile, **given)
 
 

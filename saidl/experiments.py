@@ -239,10 +239,10 @@ NEWER = ("nce+agce", "anl-ce", "eps-ce+mae", "jal-ce")
 SYMMETRIC, ASYMMETRIC = (0.0, 0.2, 0.4, 0.6, 0.8), (0.1, 0.2, 0.3, 0.4)
 
 
-def noise_grid(profile: str | None = None) -> list[Run]:
-    """The mission's grid: clean, symmetric 0.2-0.8 and asymmetric 0.1-0.4."""
+def noise_grid(profile: str | None = None, seed=0) -> list[Run]:
+    """The mission's grid: clean, symmetric 0.2-0.8 and asymmetric 0.1-0.4, of one seed or several."""
     kinds = (("symmetric", SYMMETRIC), ("asymmetric", ASYMMETRIC))
-    return distinct(*(grid(profile, loss=PAPER_LOSSES, noise=kind, rate=rates) for kind, rates in kinds))
+    return distinct(*(grid(profile, loss=PAPER_LOSSES, noise=kind, rate=rates, seed=seed) for kind, rates in kinds))
 
 
 def queue(profile: str | None = None) -> list[Run]:
@@ -258,7 +258,8 @@ def queue(profile: str | None = None) -> list[Run]:
             *sequence_queue(profile),
             *(grid(profile, loss=NEWER, noise=kind, rate=rate) for kind, rate in hard),
             grid(profile, loss=("ce", "nce+rce"), noise="human-worst"),
-            noise_grid(profile),
+            *(noise_grid(profile, seed) for seed in (0, 1)),
+            more_images(),
         )
     return distinct(
         *(
@@ -275,6 +276,13 @@ def queue(profile: str | None = None) -> list[Run]:
         grid(profile, loss=(*CORE, *NEWER), noise=HUMAN, seed=(0, 1, 2)),
         *mnist_queue(profile),
     )
+
+
+def more_images(size: int = 20_000) -> list[Run]:
+    """Rate 0.4 at laptop's recipe but for the number of CIFAR-10's images: does the order of the losses hang on it?"""
+    asked = {"loss": ("ce", "nce+rce", "nce+mae"), "rate": 0.4}
+    runs = [run for kind in ("symmetric", "asymmetric") for run in grid("laptop", noise=kind, **asked)]
+    return [replace(run, train_size=size) for run in runs]
 
 
 def mnist_queue(profile: str) -> list[list[Run]]:

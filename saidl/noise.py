@@ -1,8 +1,8 @@
 """Label noise: transition matrices, corrupted labels, and the human labels of CIFAR-10N.
 
 T is row-stochastic, T[i, j] = P(noisy = j | clean = i). Three ways to sample it: exact=True flips round(rate n_c) labels of every class
-c, exact="equal-counts" as many labels of every class, however small it is, and exact=False draws each label from its row of T. Every
-function takes a seed of its own, apart from training's.
+c, exact="equal-counts" as many labels of every class, however small it is, and exact=False draws each label from its row of T.
+`corrupt` takes a seed of its own, apart from training's.
 
     >>> noisy = corrupt([0] * 50 + [1] * 50, "symmetric", 0.2, num_classes=2, seed=0)
     >>> noisy.realised.tolist(), noisy.rate
@@ -117,10 +117,10 @@ def corrupt(
         labels: (N,) integers in [0, K), NumPy, torch or a list
         kind, rate, num_classes, dataset: as in `transition_matrix`
         seed: of the draw, >= 0
-        exact: True, flip exactly round(rate n_c) labels in every class c; False, draw each label from its row of T; "equal-counts", for
-            symmetric noise, flip round(rate N / K) labels in every class (or all it has), as Ma et al.'s code does: a small class then
-            keeps a smaller share of its true labels (MNIST at 0.8: 29 % of the ones, 11 % of the fives). The human kinds are the
-            published labels themselves if True, and drawn from their T if False
+        exact: True, flip exactly round((1 - T_cc) n_c) labels in every class c; False, draw each label from its row of T;
+            "equal-counts", for symmetric noise, flip round(rate N / K) labels in every class (or all it has), as Ma et al.'s
+            code does: a small class then keeps a smaller share of its true labels (MNIST at 0.8: 29 % of the ones, 11 % of the
+            fives). The human kinds are the published labels themselves if True, and drawn from their T if False
         images: (N, ...), for instance-dependent noise
         indices: (N,), for published human labels: positions in CIFAR-10's training order, when labels are not all of it in order
         root: the folder of CIFAR-10_human.pt (default: where `saidl.data` looks)

@@ -62,10 +62,14 @@ class Classifier:
 
 
 def load(path) -> Classifier:
-    """A `Classifier` from the file that `save` wrote."""
-    from safetensors import safe_open
+    """A `Classifier` from the file that `save` wrote. Raises ValueError for another file."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
+    try:
+        file = safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} does not hold a classifier of saidl: {error}") from error
+    with file:
         told = json.loads((file.metadata() or {}).get("saidl", "null"))
         if not told:
             raise ValueError(f"{path} does not hold a classifier of saidl")
@@ -170,9 +174,9 @@ def estimate(images: Images, probabilities) -> Estimate:
     except ImportError:
         raise ImportError("estimating label noise needs cleanlab: install saidl with its extra, saidl[clean]") from None
     labels, p = images.labels.numpy(), np.asarray(probabilities, np.float64)
-    if p.shape != (len(images), len(images.classes)) or not np.isfinite(p).all():
+    if p.shape != (len(images), len(images.classes)) or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(
-            f"probabilities must be finite, of shape ({len(images)}, {len(images.classes)}), not {p.shape}"
+            f"probabilities must lie in [0, 1] and be of shape ({len(images)}, {len(images.classes)}), not {p.shape}"
         )
     if (least := class_counts(images).min()) < FEW:
         warnings.warn(
@@ -189,8 +193,16 @@ def estimate(images: Images, probabilities) -> Estimate:
 
 def recommend(probabilities: Mapping[str, np.ndarray], labels):
     """The losses by accuracy on the given labels of images they were not trained on, best first, as a DataFrame: accuracy,
-    how far it lies behind the best one, and the standard error of that difference (both saw the same images)."""
+    how far it lies behind the best one, and the standard error of that difference (both saw the same images).
+
+    Arguments: probabilities, {loss: (N, K)}, one or more; labels (N,). Raises ValueError for others.
+    """
     labels = np.asarray(labels)
+    shapes = {name: np.shape(p) for name, p in probabilities.items()}
+    if not shapes or any(len(shape) != 2 or shape[0] != len(labels) for shape in shapes.values()):
+        raise ValueError(
+            f"probabilities must be (N, K) of one loss or more, N = {len(labels)} as the labels, not {shapes}"
+        )
     hits = {name: np.asarray(p).argmax(1) == labels for name, p in probabilities.items()}
     best = max(hits, key=lambda name: hits[name].mean())
     rows = [

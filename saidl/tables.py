@@ -9,7 +9,8 @@ that was not run is NaN and prints as MISSING; `tabular` turns any of these tabl
 """
 
 import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -55,8 +56,9 @@ def rate_text(rate) -> str:
     return "" if rate is None or rate != rate else f"{rate:g}"
 
 
-def follows_recipe(row) -> bool:
-    """Whether a row of `results.load` is what `experiments.grid` makes of its profile, task, loss, noise and seed."""
+def follows_recipe(row, but: Sequence[str] = ()) -> bool:
+    """Whether a row of `results.load` is what `experiments.grid` makes of its profile, task, loss, noise and seed; some fields of
+    a run may differ."""
     options = {"model": row.model, "model_options": row.model_options} if row.task in experiments.SEQUENCES else {}
     rate = None if row.rate != row.rate else row.rate
     asked = {"task": row.task, "loss": row.loss, "noise": row.noise, "rate": rate, "seed": int(row.seed)}
@@ -64,13 +66,17 @@ def follows_recipe(row) -> bool:
         (run,) = experiments.grid(row.profile, **asked, **options)
     except ValueError:
         return False
-    return run.id == row.id
+    own = experiments.Run.from_dict(row.record["run"])
+    return replace(run, **{name: getattr(own, name) for name in but}).id == row.id
 
 
-def by_recipe(frame: pd.DataFrame, profile: str, task: str = "noise") -> pd.DataFrame:
-    """Finished runs of a profile and task that follow its recipe, `rate` as text and `accuracy` in per cent."""
+def by_recipe(frame: pd.DataFrame, profile: str, task: str = "noise", but: Sequence[str] = ()) -> pd.DataFrame:
+    """Finished runs of a profile and task that follow its recipe, but for some fields of a run ("train_size"); `rate` as text and
+    `accuracy` in per cent, the lowest seed first."""
     rows = frame[(frame.profile == profile) & (frame.task == task) & (frame.status == "done")]
-    rows = rows.loc[[row.Index for row in rows.itertuples() if follows_recipe(row)]]
+    rows = rows.loc[[row.Index for row in rows.itertuples() if follows_recipe(row, but)]].sort_values(
+        "seed", kind="stable"
+    )
     return rows.assign(rate=rows.rate.map(rate_text), accuracy=100 * rows.test_accuracy.astype(float))
 
 

@@ -43,7 +43,7 @@ class Settings:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
-    l1: float = 0.0  # penalty on the sum of |weights|; ANL and JAL use it in place of weight decay
+    l1: float = 0.0  # penalty on the sum of |weights|; ANL and JAL use it in place of weight decay, their codes on biases and norms too
     lr_min: float = 0.0  # where the cosine ends
     warmup: int = 0  # epochs of linear warm-up
     clip: float = 5.0  # gradient norm; 0: off

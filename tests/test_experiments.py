@@ -98,6 +98,15 @@ def test_queues_hold_no_run_twice_and_only_known_losses(profile):
         assert {r.noise for r in runs} >= {"symmetric", "asymmetric", "asymmetric-sequential", "human-worst"}
 
 
+def test_more_images_change_the_number_of_images_alone():
+    size = experiments.recipe("laptop", "noise")[1]
+    known = {run.id for run in experiments.noise_grid("laptop")}
+    for run in experiments.more_images():
+        assert run.train_size > size
+        assert run.id not in known
+        assert replace(run, train_size=size).id in known
+
+
 def test_profile_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("SAIDL_PROFILE", "smoke")
     assert grid()[0].profile == "smoke"

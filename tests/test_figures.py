@@ -1,5 +1,7 @@
 """Each figure draws what it is given, no more and no less; its formulas agree with the closed form."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,6 +138,24 @@ def test_class_accuracy_is_the_last_epochs(table):
     assert len(fig.axes[0].patches) == 2
 
 
+def test_classes_are_followed_over_the_epochs_that_were_evaluated(table):
+    part = table[(table.noise == "asymmetric") & (table.rate == 0.4)].copy()
+    part.record = [record | {"history": dict(record["history"])} for record in part.record]
+    for record in part.record:
+        by_class = [list(row) for row in record["history"]["class_accuracy"]]
+        by_class[2] = [None] * 10  # an epoch that was not evaluated
+        record["history"]["class_accuracy"] = by_class
+    fig = figures.classes_over_epochs(part, {3: "cat", 7: "horse"})
+    assert [ax.get_title() for ax in fig.axes] == ["cat", "horse"]
+    for c, ax in zip((3, 7), fig.axes, strict=True):
+        for row in part.itertuples():
+            x, y = lines(ax)[figures.label(row.loss)].get_data()
+            assert x.tolist() == [1, 2, 4, 5, 6]
+            np.testing.assert_allclose(
+                y, [100 * v[c] for v in row.record["history"]["class_accuracy"] if v[c] is not None]
+            )
+
+
 def test_bars_are_sorted_and_name_what_is_missing(table):
     part = table[(table.noise == "symmetric") & (table.rate == 0.4)].copy()
     part.loc[part.loss == "nfl", "test_accuracy"] = np.nan
@@ -173,7 +193,15 @@ def test_confusion_has_a_panel_a_finished_run(table):
 
 
 @pytest.mark.parametrize(
-    "draw", [figures.bars, figures.over_epochs, figures.memorisation, figures.class_accuracy, figures.confusion]
+    "draw",
+    [
+        figures.bars,
+        figures.over_epochs,
+        figures.memorisation,
+        figures.class_accuracy,
+        figures.confusion,
+        partial(figures.classes_over_epochs, classes={0: "zero"}),
+    ],
 )
 def test_nothing_to_show_is_said(table, draw):
     with pytest.raises(ValueError, match="no run to show"):

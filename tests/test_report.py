@@ -143,6 +143,30 @@ def test_late_epochs_and_detached_factors_are_found():
     assert numbers["mnist/symmetric/0.8/fl/none"] == rf"{told[-1]:.1f}\,\%"
 
 
+def test_classes_controls_and_more_images_are_found(tmp_path):
+    (run,) = experiments.grid("laptop", loss="ce", noise="asymmetric", rate=0.4)
+    told = record(run, 0.5)
+    told["history"]["class_accuracy"] = [[0.1 * c for c in range(10)]] * 59 + [[0.0] * 2 + [0.5] * 8]
+    results.write(told, tmp_path)
+    big = record(replace(run, train_size=experiments.more_images()[0].train_size), 0.75)
+    big["history"]["class_accuracy"] = told["history"]["class_accuracy"]
+    results.write(big, tmp_path)
+    for lr, accuracy in ((0.02, 0.9), (0.002, 0.8)):
+        (slow,) = experiments.grid("quick", loss="ce", rate=0.4, lr=lr)
+        results.write(record(slow, accuracy), tmp_path)
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["class/laptop/asymmetric/0.4/ce/3/5"].startswith("30")
+    assert numbers["class/laptop/asymmetric/0.4/ce/1"].startswith("0")
+    assert numbers["acc/laptop/asymmetric/0.4/ce"].startswith("50.0")
+    assert numbers["more/asymmetric/0.4/ce"].startswith("75.0")
+    assert numbers["more/asymmetric/0.4/ce/lost"] == "0, 1"
+    assert numbers["control/ce/0.4"].startswith("80.0")
+    assert numbers["control/ce/0.4/memorised"].startswith("25.0")
+    assert numbers["control/ce/ratio"] == "10"
+    for key in ("more/symmetric/0.4/ce", "control/nce/0.4", "class/laptop/asymmetric/0.4/mae/1"):
+        assert numbers[key] == NOT_RUN
+
+
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("SAIDL_STORE", str(tmp_path / "own"))
     monkeypatch.setattr(results, "recorded", lambda profile: tmp_path / "recorded" / profile)

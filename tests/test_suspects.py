@@ -74,9 +74,12 @@ def test_few_images_are_warned_of_and_fewer_refused():
 
 def test_probabilities_must_fit_the_labels():
     clean = np.arange(60) % 2
-    for bad in (sure(clean, 3), np.where(np.arange(60)[:, None] == 7, np.nan, sure(clean, 2))):
-        with pytest.raises(ValueError, match="probabilities must be finite, of shape"):
+    for bad in (sure(clean, 3), np.where(np.arange(60)[:, None] == 7, np.nan, sure(clean, 2)), 2 * sure(clean, 2)):
+        with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\] and be of shape"):
             suspects.estimate(labelled(clean, clean, 2), bad)
+    for bad in ({}, {"ce": sure(clean, 2)[1:]}, {"ce": sure(clean, 2), "mae": clean}):
+        with pytest.raises(ValueError, match="of one loss or more, N = 60"):
+            suspects.recommend(bad, clean)
 
 
 def test_without_cleanlab_the_extra_is_named(monkeypatch):
@@ -174,8 +177,10 @@ def test_exported_weights_are_the_classifier(few, tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="does not hold a classifier"):
-        suspects.load(tmp_path / "other.safetensors")
+    (tmp_path / "words.safetensors").write_text("words")
+    for other in ("other", "words"):
+        with pytest.raises(ValueError, match="does not hold a classifier"):
+            suspects.load(tmp_path / f"{other}.safetensors")
 
 
 def test_accuracy_reported_is_the_classifiers(few):

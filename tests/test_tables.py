@@ -60,6 +60,19 @@ def test_only_runs_that_follow_the_recipe_count(tmp_path):
     assert tables.value(tables.cells(frame, "quick"), ("ce", "symmetric", "0.4"))[2] == 1
 
 
+def test_runs_that_differ_in_one_field_can_be_asked_for(tmp_path):
+    (run,) = experiments.grid("laptop", loss="ce", noise="asymmetric", rate=0.4, seed=1)
+    for other in (run, replace(run, train_size=20_000), replace(run, train_size=20_000, noise_seed=9)):
+        results.write(record(other, 0.5), tmp_path)
+    (first,) = experiments.grid("laptop", loss="ce", noise="asymmetric", rate=0.4)
+    results.write(record(first, 0.6), tmp_path)
+    frame = results.load(tmp_path)
+    assert tables.by_recipe(frame, "laptop").seed.tolist() == [0, 1]
+    found = tables.by_recipe(frame, "laptop", but=["train_size"])
+    assert list(zip(found.seed, found.train_size, strict=True)).count((1, 20_000)) == 1
+    assert len(found) == 3
+
+
 def test_a_deleted_or_damaged_result_empties_its_cell(tmp_path):
     store(tmp_path, ce=[0.7], mae=[0.9])
     table = tables.accuracies(results.load(tmp_path), "quick")

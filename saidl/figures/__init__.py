@@ -14,6 +14,7 @@ from saidl.figures.accuracy import (
     by_cell,
     cell_title,
     class_accuracy,
+    classes_over_epochs,
     history,
     in_order,
     losses_of,

@@ -1,6 +1,6 @@
 """Accuracy from a results table, by noise rate, epoch or class; and how a table is read for a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +96,20 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
 
 
 @figure
+def classes_over_epochs(table, classes: Mapping[int, str]):
+    """Test accuracy of some classes, {class: its name}, against the epoch: a panel a class, a line a loss."""
+    fig, axes = panels(1, len(classes) if len(table) else 0, height=2.2, sharey=True)
+    for ax, (c, name) in zip(axes[0], classes.items(), strict=True):
+        for loss in losses_of(table):
+            epochs, values = history(table[table.loss == loss], "class_accuracy")  # (E,), (E, K)
+            ax.plot(epochs, values[:, c], label=label(loss), markevery=0.2, **look(loss))
+        ax.set(title=name, xlabel="epoch")
+    axes[0, 0].set(ylabel="test accuracy, %", ylim=(-3, 103))
+    legend(fig, axes)
+    return fig
+
+
+@figure
 def bars(table, published=None):
     """Last-epoch test accuracy of every loss as a bar with its number, a panel a noise setting, best on top.
 
@@ -167,12 +181,12 @@ def spread(table, by: str):
 
 
 def history(table, field: str):
-    """The epochs evaluated and a field's mean over runs at each, in per cent; empty without runs."""
+    """The epochs evaluated and a field's mean over runs at each, in per cent, (E,), by class (E, K); empty without runs."""
     rows = [np.array(record["history"][field], float) for record in done(table).record]
     if len({len(row) for row in rows}) > 1:
         raise ValueError("runs of different length have no mean at an epoch: choose some by table.epochs")
     values = 100 * np.mean(rows, axis=0) if rows else np.zeros(0)
-    seen = ~np.isnan(values)
+    seen = ~np.isnan(values).all(axis=tuple(range(1, values.ndim)))  # of a field by class: any class
     return np.arange(1, len(values) + 1)[seen], values[seen]
 
 

@@ -1,6 +1,7 @@
 """The numbers of the report's prose: in the chapters a number is \\val{key}, and `Numbers` looks the key up in the recorded results."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +102,45 @@ class Numbers:
     def the_lost(self, profile, noise, rate, loss):
         """Accuracy over the classes that lose labels."""
         return percent(floats.losing(self.cell(profile, noise, rate, loss))[0])
+
+    def the_class(self, profile, noise, rate, loss, name, epoch="0"):
+        """Test accuracy of one class, named as in its data set, in an epoch (0: the last), mean over a cell's runs."""
+        runs = self.cell(profile, noise, rate, loss)
+        of_class = [
+            record["history"]["class_accuracy"][int(epoch) - 1][record["data"]["classes"].index(name)]
+            for record in runs.record
+        ]
+        return percent(100 * sum(of_class) / len(of_class), 0) if of_class else NOT_RUN
+
+    def the_control(self, loss, rate, what="accuracy"):
+        """Cross-entropy at a learning rate as much smaller than the recipe's as NCE's pull is, or NCE at one as much larger, on the digits
+        under symmetric noise: "accuracy", or what it has "memorised". With "ratio" for a rate: how much."""
+        usual = experiments.recipe("quick", "noise")[-1]
+        rows = tables.by_recipe(self.frame, "quick", but=["settings"])
+        own = [experiments.Run.from_dict(record["run"]).settings for record in rows.record]
+        rows = rows.assign(ratio=[settings.lr / usual.lr for settings in own])
+        rows = rows[pd.Series([s != usual and replace(s, lr=usual.lr) == usual for s in own], rows.index, dtype=bool)]
+        rows = rows[(rows.loss == loss) & (rows.noise == "symmetric")]
+        if rows.empty:
+            return NOT_RUN
+        if rate == "ratio":
+            return f"{max(rows.ratio.iloc[0], 1 / rows.ratio.iloc[0]):.0f}"
+        column = {"accuracy": "test_accuracy", "memorised": "memorised"}[what]
+        return percent(100 * rows[rows.rate == rate][column].astype(float).mean())
+
+    def the_more(self, noise, rate, loss, what="accuracy"):
+        """A cell of the laptop profile on as many images as `experiments.more_images` takes: "accuracy", "images" or classes "lost"."""
+        size = experiments.more_images()[0].train_size
+        rows = tables.by_recipe(self.frame, "laptop", but=["train_size"])
+        rows = rows[(rows.train_size == size) & (rows.loss == loss) & (rows.noise == noise) & (rows.rate == rate)]
+        if what == "images":
+            return f"{size:,}"
+        if what == "accuracy":
+            return percent(rows.accuracy.mean(), std=rows.accuracy.std())
+        if rows.empty:
+            return NOT_RUN
+        record = rows.record.iloc[0]
+        return ", ".join(record["data"]["classes"][c] for c in tables.lost_classes(record)) or "none"
 
     def the_order(self, profile, noise, rate):
         """The losses of a cell with their accuracies, best first; those within a point of the first of them stand together."""
