@@ -311,17 +311,19 @@ class NormalizedNegativeFocal(Focal):
 
 class EpsilonSoftmaxLoss(RobustLoss):
     """CE (gamma = 0) or focal loss on eps-softmax: p with m added to its largest entry, divided by m + 1, m in [1e-6, 1e12], gamma in [0,
-    100] (Wang et al. 2024). The authors' code then clamps at 1e-8: with m = 1e5 a label below p_y = 1e-3 has no gradient there. This is
-    the formula, where it has."""
+    100] (Wang et al. 2024). floor, in [0, 0.1]: the least that eps-softmax may be. The authors' code has 1e-8, so that with m = 1e5 a
+    label below p_y = 1e-3 has no gradient; the formula, and so the default, has none."""
 
-    def __init__(self, num_classes=10, reduction="mean", m: float = 1e5, gamma: float = 0.0):
+    def __init__(self, num_classes=10, reduction="mean", m: float = 1e5, gamma: float = 0.0, floor: float = 0.0):
         super().__init__(num_classes, reduction)
         self.m, self.gamma = between("m", m, 1e-6, 1e12), between("gamma", gamma, 0, 100)
+        self.floor = between("floor", floor, 0, 0.1)
 
     def per_sample(self, log_p, target):
         log_py = pick(log_p, target)
         top = torch.log1p(torch.expm1(log_py) / (self.m + 1))  # log((p + m) / (m + 1)), kept exact near 0
         log_q = torch.where(log_p.argmax(1) == target, top, log_py - math.log1p(self.m))
+        log_q = log_q.clamp_min(math.log(self.floor)) if self.floor else log_q
         return focal(log_q, self.gamma, False) if self.gamma else -log_q
 
 

@@ -354,7 +354,7 @@ def loss_settings() -> pd.DataFrame:
         values, source = losses.settings(name)
         if name in losses.SINGLE:
             loss = losses.make(name)
-            values = {k: getattr(loss, k) for k in sorted(losses.accepted(name) - {"detached"})}
+            values = {k: getattr(loss, k) for k in sorted(losses.accepted(name) - {"detached", "floor"})}
         elsewhere = [f"{data}: {as_text(v)}" for (n, data), (v, _) in losses.ELSEWHERE.items() if n == name]
         aimed = losses.settings(name, noise="asymmetric")[0].items() - losses.settings(name)[0].items()
         elsewhere += [f"asymmetric noise, pair flips: {as_text(dict(sorted(aimed)))}"] if aimed else []

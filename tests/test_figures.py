@@ -145,6 +145,9 @@ def test_classes_are_followed_over_the_epochs_that_were_evaluated(table):
         by_class = [list(row) for row in record["history"]["class_accuracy"]]
         by_class[2] = [None] * 10  # an epoch that was not evaluated
         record["history"]["class_accuracy"] = by_class
+    fig = figures.classes_over_epochs(part.assign(images=[5000, 5000, 20000]), {3: "cat"}, by="images")
+    assert [list(lines(ax)) for ax in fig.axes] == [["CE", "NCE+RCE"], ["NFL"]]
+    assert fig.axes[1].get_ylabel().endswith("20,000 images")
     fig = figures.classes_over_epochs(part, {3: "cat", 7: "horse"})
     assert [ax.get_title() for ax in fig.axes] == ["cat", "horse"]
     for c, ax in zip((3, 7), fig.axes, strict=True):

@@ -104,7 +104,7 @@ def test_losses():
     names = [*losses.names(), *losses.ALIASES]
     for rng in cases("losses", 600):
         name = mostly(rng, names, [*WORDS, *ODD, "+".join(rng.choices(names, k=2))])
-        keys = ["alpha", "beta", "gamma", "q", "a", "m", "tau", "detached", "epsilon"]
+        keys = ["alpha", "beta", "gamma", "q", "a", "m", "tau", "detached", "epsilon", "floor"]
         hyper = {rng.choice(keys): mostly(rng, [0.5, 1.0, 2.0]) for _ in range(rng.choice([0, 0, 1, 2]))}
         classes, reduction = mostly(rng, [2, 3, 10]), mostly(rng, ["mean", "sum", "none"], [*WORDS, None])
         loss = attempt("losses", partial(losses.make, name, classes, reduction, **hyper))

@@ -219,7 +219,7 @@ def test_a_sure_negative_loss_is_zero_or_one_however_many_classes(monkeypatch, e
 LIMITS = {
     "gce": {"q": (1e-9, 1)}, "ngce": {"q": (1e-9, 1)}, "nfl": {"gamma": (0, 100)}, "nnfl": {"gamma": (0, 100)},
     "agce": {"a": (1e-9, 100), "q": (1e-3, 10)}, "aul": {"a": (1.001, 100), "q": (1e-3, 10)}, "ael": {"a": (1e-9, 1e6)},
-    "amse": {"a": (1e-9, 1e6)}, "eps-fl": {"m": (1e-6, 1e12), "gamma": (0, 100)}, "logitclip-ce": {"tau": (1e-9, 1e9)},
+    "amse": {"a": (1e-9, 1e6)}, "eps-fl": {"m": (1e-6, 1e12), "gamma": (0, 100), "floor": (0, 0.1)}, "logitclip-ce": {"tau": (1e-9, 1e9)},
     "nce+rce": {"alpha": (0, 1e6), "beta": (0, 1e6)},
 }  # fmt: skip
 
@@ -255,6 +255,19 @@ def test_limits():
     torch.testing.assert_close(losses.make("logitclip-ce", K, tau=1e9)(z, y), losses.make("ce", K)(z, y))
     torch.testing.assert_close(losses.make("rce", K)(z, y), losses.LOG_ZERO * losses.make("mae", K)(z, y))
     torch.testing.assert_close(losses.make("sce", K, alpha=1.0, beta=0.0)(z, y), losses.make("ce", K)(z, y))
+
+
+def test_epsilon_softmax_may_be_bounded_from_below_as_its_authors_do():
+    z, y = (20 * batch()[0]).double().requires_grad_(), batch()[1]
+    q = z.softmax(1).clone()
+    q[torch.arange(len(q)), q.argmax(1)] += 1e5
+    theirs = F.nll_loss((q / (1e5 + 1)).clamp(min=1e-8).log(), y)
+    ours = losses.make("eps-ce", K, floor=1e-8)(z, y)
+    torch.testing.assert_close(ours, theirs)
+    (g,), (expected,) = torch.autograd.grad(ours, z), torch.autograd.grad(theirs, z)
+    torch.testing.assert_close(g, expected)
+    assert (g == 0).all(1).any()
+    assert not (torch.autograd.grad(losses.make("eps-ce", K)(z, y), z)[0] == 0).all(1).any()
 
 
 def test_symmetric_noise_moves_the_risk_as_the_theorem_says():

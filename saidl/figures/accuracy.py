@@ -96,15 +96,18 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
 
 
 @figure
-def classes_over_epochs(table, classes: Mapping[int, str]):
-    """Test accuracy of some classes, {class: its name}, against the epoch: a panel a class, a line a loss."""
-    fig, axes = panels(1, len(classes) if len(table) else 0, height=2.2, sharey=True)
-    for ax, (c, name) in zip(axes[0], classes.items(), strict=True):
-        for loss in losses_of(table):
-            epochs, values = history(table[table.loss == loss], "class_accuracy")  # (E,), (E, K)
-            ax.plot(epochs, values[:, c], label=label(loss), markevery=0.2, **look(loss))
-        ax.set(title=name, xlabel="epoch")
-    axes[0, 0].set(ylabel="test accuracy, %", ylim=(-3, 103))
+def classes_over_epochs(table, classes: Mapping[int, str], by: str | None = None):
+    """Test accuracy of some classes, {class: its name}, against the epoch: a panel a class, a line a loss; with `by`, a column of the
+    table, a row of panels for each of its values."""
+    parts = list(table.groupby(by)) if by else [("", table)] * (len(table) > 0)
+    fig, axes = panels(len(parts), len(classes), height=2.0, sharex="row", sharey=True)
+    for row, (value, part) in zip(axes, parts, strict=True):
+        for ax, (c, name) in zip(row, classes.items(), strict=True):
+            for loss in losses_of(part):
+                epochs, values = history(part[part.loss == loss], "class_accuracy")  # (E,), (E, K)
+                ax.plot(epochs, values[:, c], label=label(loss), markevery=0.2, **look(loss))
+            ax.set(title=name, xlabel="epoch", ylim=(-3, 103))
+        row[0].set_ylabel("test accuracy, %" + (f"\n{value:,} {by}" if by else ""))
     legend(fig, axes)
     return fig
 

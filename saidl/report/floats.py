@@ -297,6 +297,18 @@ def memorisation(frame):
     return figures.memorisation(rows) if len(rows) else note("no run of the laptop profile has been recorded yet")
 
 
+def classes_by_epoch(frame):
+    """The classes that asymmetric noise takes labels from, on as many images as the laptop profile has and on more."""
+    asked = experiments.more_images()
+    rows = tables.by_recipe(frame, "laptop", but=["train_size"])
+    rows = rows[(rows.noise == "asymmetric") & (rows.rate == "0.4") & rows.loss.isin([run.loss for run in asked])]
+    if rows.empty:
+        return note("no run of the laptop profile has been recorded yet")
+    classes = rows.record.iloc[0]["data"]["classes"]
+    sources = {c: classes[c] for c in sorted({source for source, _ in noise.MOVES["cifar10"]})}
+    return figures.classes_over_epochs(rows.assign(images=rows.train_size.astype(int)), sources, by="images")
+
+
 @figures.figure
 def rules(frame):
     """Discretisation rules: error of the response to a cosine against the step, and |Ab| against the frequency."""
@@ -387,5 +399,6 @@ def growth(frame):
 FIGURES = {
     "matrices": matrices, "risk": risk, "losses": lambda frame: figures.loss_curves(evidence.PULLED),
     "quick-by-rate": partial(by_rate, profile="quick"), "laptop-by-rate": partial(by_rate, profile="laptop"),
-    "memorisation": memorisation, "rules": rules, "hippo": hippo, "sequences": sequences, "growth": growth,
+    "memorisation": memorisation, "classes-by-epoch": classes_by_epoch, "rules": rules, "hippo": hippo,
+    "sequences": sequences, "growth": growth,
 }  # fmt: skip
