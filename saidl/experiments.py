@@ -279,9 +279,8 @@ def queue(profile: str | None = None) -> list[Run]:
 
 
 def more_images(size: int = 20_000) -> list[Run]:
-    """Rate 0.4 at laptop's recipe but for the number of CIFAR-10's images: does the order of the losses hang on it?"""
-    asked = {"loss": ("ce", "nce+rce", "nce+mae"), "rate": 0.4}
-    runs = [run for kind in ("symmetric", "asymmetric") for run in grid("laptop", noise=kind, **asked)]
+    """Asymmetric 0.4 at laptop's recipe but for the number of CIFAR-10's images: does the order of the losses hang on it?"""
+    runs = grid("laptop", loss=("ce", "nce+rce", "nce+mae"), noise="asymmetric", rate=0.4)
     return [replace(run, train_size=size) for run in runs]
 
 
