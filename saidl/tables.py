@@ -307,11 +307,11 @@ def released_epochs() -> pd.DataFrame:
     return pd.DataFrame(columns).drop_duplicates(["loss", "seed"], keep="last")
 
 
-def released() -> list[dict]:
-    """What the code that Ma et al. 2020 released does on MNIST under asymmetric noise (report/results/apl-mnist.json, which
+def released(data: str = "mnist") -> list[dict]:
+    """What the code that Ma et al. 2020 released does on MNIST or CIFAR-10 under asymmetric noise (report/results/apl-<data>.json, which
     `python -m tests.benchmarks.apl_mnist` makes), a row a run: loss, rate, seed, epochs, and after each epoch test_accuracy (share)
     and class_accuracy (K shares)."""
-    path = results.recorded("apl-mnist.json")
+    path = results.recorded(f"apl-{data}.json")
     return json.loads(path.read_text()) if path.exists() else []
 
 
