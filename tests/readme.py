@@ -97,7 +97,7 @@ def guide(frame) -> str:
         "cross-entropy; NCE and NFL are normalised, a + sums two losses, and the other names are newer losses (notebook 03). An empty cell "
         f"was not run.\n\nOn 5,000 images of CIFAR-10 with *sym. 0.4* CE ends at {ce:.1f}% and NCE+RCE at {apl:.1f}% (published, "
         f"on all 50,000 and a network twice as wide: {theirs['ce']:.1f} and {theirs['nce+rce']:.1f}); "
-        f"with *asym. 0.4* at {ce_asym:.1f}% and {apl_asym:.1f}%."
+        f"with *asym. 0.4* at {ce_asym:.1f}% and {apl_asym:.1f}% (why so, and what the published size changes: notebook 04)."
     )
 
 
