@@ -75,10 +75,7 @@ def chosen(args) -> list:
         queued = [run for run in experiments.queue(args.profile) if args.task in (None, run.task)]
         if queued:
             return queued
-    if "rate" not in given and {*experiments.listed(given.get("noise", [])), "symmetric"} - {
-        "symmetric",
-        *experiments.HUMAN,
-    }:
+    if "rate" not in given and not {*experiments.listed(given.get("noise", []))} <= {*experiments.HUMAN}:
         raise ValueError("--noise needs a --rate, but for people's labels")
     return experiments.grid(args.profile, **given)
 

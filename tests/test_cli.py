@@ -75,7 +75,7 @@ def test_data_describes_a_set(capsys):
         (["run", "--profile", "smoke", "--loss", "nonsense"], "loss must be one of"),
         (["run", "--profile", "smoke", "--rate", "nan"], "rate must be a number in"),
         (["run", "--profile", "smoke", "--noise", "asymmetric"], "--noise needs a --rate"),
-        (["sweep", "--profile", "smoke", "--noise", "symmetric", "pair-flip"], "--noise needs a --rate"),
+        (["sweep", "--profile", "smoke", "--noise", "symmetric", "human-worst"], "--noise needs a --rate"),
         (["sweep", "--profile", "smoke", "--task", "chess"], "task must be one of"),
         (["sweep", "--profile", "quick", "--model", "s4d", "--dry-run"], "for noise, which shows images, not 's4d'"),
         (
