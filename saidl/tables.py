@@ -309,7 +309,7 @@ def released_epochs() -> pd.DataFrame:
 
 def released(data: str = "mnist") -> list[dict]:
     """What the code that Ma et al. 2020 released does on MNIST or CIFAR-10 under asymmetric noise (report/results/apl-<data>.json, which
-    `python -m tests.benchmarks.apl_mnist` makes), a row a run: loss, rate, seed, epochs, and after each epoch test_accuracy (share)
+    `python -m tests.benchmarks.apl_released` makes), a row a run: loss, rate, seed, epochs, and after each epoch test_accuracy (share)
     and class_accuracy (K shares)."""
     path = results.recorded(f"apl-{data}.json")
     return json.loads(path.read_text()) if path.exists() else []

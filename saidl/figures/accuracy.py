@@ -107,9 +107,8 @@ def classes_over_epochs(table, classes: Mapping[int, str], by: str | None = None
                 epochs, values = history(part[part.loss == loss], "class_accuracy")  # (E,), (E, K)
                 ax.plot(epochs, values[:, c], label=label(loss), markevery=0.2, **look(loss))
             ax.set(title=name, xlabel="epoch", ylim=(-3, 103))
-        row[0].set_ylabel(
-            "test accuracy, %" + (f"\n{value if isinstance(value, str) else f'{value:,} {by}'}" if by else "")
-        )
+        of_row = value if isinstance(value, str) else f"{value:,} {by}"
+        row[0].set_ylabel(f"test accuracy, %\n{of_row}".rstrip())
     legend(fig, axes)
     return fig
 

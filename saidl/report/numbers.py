@@ -131,16 +131,15 @@ class Numbers:
     def the_first(self, noise, loss, epoch, code="ours"):
         """The classes lost after one of the first epochs of the paper profile's recipe on CIFAR-10 at rate 0.4; code "released": of the
         authors', run by us."""
+        at = int(epoch) - 1
         if code == "released":
             rows = [row for row in tables.released("cifar10") if (row["loss"], row["rate"]) == (loss, 0.4)]
-            classes, lost = data.CIFAR10_CLASSES, [tables.lost(row["class_accuracy"][int(epoch) - 1]) for row in rows]
+            lost = [tables.lost(row["class_accuracy"][at]) for row in rows]
         else:
             rows = tables.by_recipe(self.frame, "paper", but=["settings"])
-            rows = rows[
-                (rows.loss == loss) & (rows.noise == noise) & (rows.rate == "0.4") & (rows.epochs >= int(epoch))
-            ]
-            classes, lost = data.CIFAR10_CLASSES, [tables.lost_classes(r, int(epoch) - 1) for r in rows.record]
-        return ", ".join(classes[c] for c in lost[0]) or "none" if lost else NOT_RUN
+            rows = rows[(rows.loss == loss) & (rows.noise == noise) & (rows.rate == "0.4") & (rows.epochs > at)]
+            lost = [tables.lost_classes(record, at) for record in rows.record]
+        return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
     def the_more(self, noise, rate, loss, what="accuracy"):
         """A cell of the laptop profile on as many images as `experiments.more_images` takes: "accuracy", "images" or classes "lost"."""

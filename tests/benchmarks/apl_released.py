@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.apl_mnist --repo PATH [--data NAME] [--loss NAME ...] [--rate RATE] [--seed N ...] [--epochs N]`
+"""`python -m tests.benchmarks.apl_released --repo PATH [--data NAME] [--loss NAME ...] [--rate RATE] [--seed N ...] [--epochs N]`
 
 Where our runs are far from the published ones: is the code that Ma et al. 2020 released, too? HanxunH/Active-Passive-Losses at its
 released configuration, from a checkout of your own: its draw of asymmetric noise, network, loss and step on MNIST's images, or
@@ -132,7 +132,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, cells = args.repo.resolve(), product(args.loss, [args.rate], args.seed, [args.epochs])
     cells = [dict(zip(("loss", "rate", "seed", "epochs"), cell, strict=True)) for cell in cells]
-    if args.data != "mnist":  # rows of MNIST are older than the choice
+    if args.data != "mnist":  # a row of MNIST does not name its data
         cells = [cell | {"data": args.data} for cell in cells]
     file = args.save or results.recorded(f"apl-{args.data}.json")
     made = rows(folder, peers.commit_of(folder, args.commit), cells, file)
