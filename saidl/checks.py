@@ -27,6 +27,12 @@ def between(name: str, value: float, low: float, high: float, below: bool = Fals
     return float(value)
 
 
+def flag(name: str, value: bool) -> None:
+    """Raises ValueError for what is neither True nor False ("no" would count as True, and 1 has another repr)."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
 def one_of(name: str, value: str, allowed: Collection[str]) -> None:
     """Raises ValueError for a value that is not one of those allowed."""
     if value not in tuple(allowed):  # also for what has no hash

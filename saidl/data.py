@@ -67,6 +67,7 @@ class Images:
         return digest.hexdigest()
 
     def select(self, index) -> "Images":
+        """The images and labels at `index` (positions (M,) or a mask (N,)), in that order."""
         index, place = torch.as_tensor(index), torch.arange(len(self)) if self.index is None else self.index
         index = index if index.numel() else index.long()  # an empty list makes a tensor of floats
         return replace(self, images=self.images[index], labels=self.labels[index], index=place[index])
@@ -75,6 +76,7 @@ class Images:
         return f"Images({self.name}, images {form(self.images)}, {len(self.classes)} classes)"
 
     def with_labels(self, labels) -> "Images":
+        """The same images with other labels, int64 (N,). Raises ValueError for another type or shape."""
         try:
             labels = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError):
@@ -85,6 +87,8 @@ class Images:
 
 
 class Split(NamedTuple):
+    """The two halves of a data set."""
+
     train: Images
     test: Images
 

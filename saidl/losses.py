@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saidl.checks import between, form, one_of, whole
+from saidl.checks import between, flag, form, one_of, whole
 
 LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
 NEVER = -(2**62)  # nll_loss would skip labels of -100
@@ -170,8 +170,7 @@ class Focal(RobustLoss):
 
     def __init__(self, num_classes=10, reduction="mean", gamma: float = 0.5, detached: bool = False):
         super().__init__(num_classes, reduction)
-        if not isinstance(detached, bool):
-            raise ValueError(f"detached must be True or False, not {detached!r}")
+        flag("detached", detached)
         self.gamma, self.detached = between("gamma", gamma, 0, 100), detached
 
     def per_sample(self, log_p, target):

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from saidl import ssm
-from saidl.checks import between, form, one_of, whole
+from saidl.checks import between, flag, form, one_of, whole
 
 # ------------------------------------------------------------------------------------------------------------------- images
 
@@ -175,6 +175,8 @@ class SequenceClassifier(nn.Module):
         attends = layer == "transformer"
         prenorm, bidirectional = (attends if value is None else value for value in (prenorm, bidirectional))
         final_norm = prenorm if final_norm is None else final_norm
+        for name, value in {"prenorm": prenorm, "bidirectional": bidirectional, "final_norm": final_norm}.items():
+            flag(name, value)
         self.layer, self.pooling, self.d_input = layer, pooling, d_input
         self.encoder = nn.Linear(d_input, d_model)
         block = TransformerBlock if attends else SequenceBlock
@@ -262,10 +264,16 @@ class SequenceBlock(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then two linear layers with 4H hidden units, each with residual and norm. (B, L, H) -> (B, L, H)."""
+    """Attention, then two linear layers with 4H hidden units, each with residual and norm. (B, L, H) -> (B, L, H).
+
+    Raises ValueError as `SequenceBlock`.
+    """
 
     def __init__(self, mixer: nn.Module, d_model: int, dropout=0.0, prenorm: bool = True, norm: str = "layer"):
         super().__init__()
+        one_of("norm", norm, NORMS)
+        between("dropout", dropout, 0, 1, below=True)
+        whole("d_model", d_model, 1)
         self.mixer, self.prenorm = mixer, prenorm
         self.norms = nn.ModuleList([NORMS[norm](d_model), NORMS[norm](d_model)])
         self.mlp = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))

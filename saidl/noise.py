@@ -261,7 +261,7 @@ def draw_rows(p: np.ndarray, rng) -> np.ndarray:
 def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarray:
     """Xia et al. 2020, algorithm 2: each sample's own flip probability q_n ~ N(rate, 0.1^2) cut to [0, 1]; a random projection per class
     scores the wrong classes of an image."""
-    if images is None or len(images) != len(clean):
+    if np.ndim(images) == 0 or len(images) != len(clean):
         raise ValueError(f"instance-dependent noise needs images, one for each of the {len(clean)} labels")
     x = np.asarray(images, dtype=np.float32).reshape(len(clean), -1)
     if not np.isfinite(x).all():

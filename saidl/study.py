@@ -38,6 +38,7 @@ def margin(T) -> np.ndarray:
 
 
 def smallest_margin(T) -> float:
+    """The least of the margins, in [-1, 1]: below 0 there is a class that even infinitely many images teach wrong."""
     return float(margin(T).min())
 
 
@@ -133,6 +134,7 @@ class Case:
         return f"{self.family} {self.rate:.3g}"
 
     def run(self, profile: str, loss: str, seed: int = 0) -> experiments.Run:
+        """This noise at a profile's recipe; of a family that `noise.KINDS` has, the run that any grid would make of it."""
         if self.family in noise.KINDS:
             return experiments.grid(profile, loss=loss, noise=self.family, rate=self.rate, seed=seed)[0]
         base = experiments.grid(profile, loss=loss, noise="symmetric", rate=self.rate, seed=seed)[0]

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from saidl import experiments, losses, models, noise, training
 from saidl.checks import whole
@@ -62,7 +63,7 @@ class Classifier:
 
 
 def load(path) -> Classifier:
-    """A `Classifier` from the file that `save` wrote. Raises ValueError for another file."""
+    """A `Classifier` from the file that `save` wrote. Raises ValueError for another file, FileNotFoundError for none."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -142,11 +143,11 @@ def out_of_sample(
     network(images)  # an unsuitable size is an error before any training
     division = StratifiedKFold(min(folds, counts.min()), shuffle=True, random_state=seed)
     tasks = [(loss, *part) for part in division.split(images.labels, images.labels) for loss in names]
-    found = Parallel(n_jobs=n_jobs)(
+    found = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(one_fold)(images.select(kept), images.images[held], loss, epochs, seed) for loss, kept, held in tasks
     )
     out = {loss: np.empty((len(images), len(images.classes))) for loss in names}
-    for (loss, _, held), p in zip(tasks, found, strict=True):
+    for (loss, _, held), p in zip(tasks, tqdm(found, "trainings", len(tasks), leave=False), strict=True):
         out[loss][held] = p
     return out
 

@@ -428,6 +428,7 @@ def tex(text) -> str:
 
 
 def spread(mean: float, std: float = NAN, digits: int = 2) -> str:
+    """mean ± std; the mean alone without a std, MISSING without a mean."""
     if mean != mean:
         return MISSING
     return f"{mean:.{digits}f}" if std != std else f"{mean:.{digits}f} ± {std:.{digits}f}"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from saidl import cuda_graph, data, models
-from saidl.checks import between, form, one_of, whole
+from saidl.checks import between, flag, form, one_of, whole
 from saidl.data import Images
 from saidl.losses import RobustLoss, at_least_single
 
@@ -62,6 +62,8 @@ class Settings:
             between(name, getattr(self, name), 0, math.inf, below=True)
         for name in ("momentum", "valid_fraction"):
             between(name, getattr(self, name), 0, 1, below=True)
+        for name in ("nesterov", "compile", "half_rate"):
+            flag(name, getattr(self, name))
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
         one_of("augment", self.augment, ("none", "crop-flip"))
         one_of("view", self.view, VIEWS)

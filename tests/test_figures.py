@@ -240,6 +240,12 @@ def test_loss_curves_are_the_closed_form(name, closed):
         np.testing.assert_allclose(ax.lines[0].get_ydata(), expected, rtol=1e-9)
 
 
+def test_pull_is_the_closed_form():
+    for p in (0.01, 0.5, 0.9):
+        assert figures.pull("ce", p) == pytest.approx(1 - p)
+        assert figures.pull("mae", p, 3) == pytest.approx(p * (1 - p))
+
+
 def test_label_sums_are_flat_for_symmetric_losses_only():
     drawn = lines(figures.label_sums(["nce", "mae", "ce"]).axes[0])
     np.testing.assert_allclose(drawn["NCE"].get_ydata(), 1, rtol=1e-12)

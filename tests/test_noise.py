@@ -285,6 +285,7 @@ def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, cont
         (([0, 1], "asymmetric", 0.1), {"dataset": {"cat": "dog"}}, "of class numbers"),
         (([0, 1], "mine", None), {"num_classes": 2, "matrix": [[0.99, 0], [0, 1]]}, "row-stochastic"),
         (([0, 1], "instance-dependent", 0.1), {}, "needs images"),
+        (([0, 1], "instance-dependent", 0.1), {"images": 3}, "needs images"),
         (([0, 1], "instance-dependent", 0.1), {"images": [[0.0], [float("nan")]]}, "images must be finite"),
         (([0, 1], "human-worst", None), {"dataset": "mnist"}, "CIFAR-10's"),
         (([0, 1], "human-worst", None), {"num_classes": 3}, "CIFAR-10's"),

@@ -154,13 +154,18 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
     for lr, accuracy in ((0.02, 0.9), (0.002, 0.8)):
         (slow,) = experiments.grid("quick", loss="ce", rate=0.4, lr=lr)
         results.write(record(slow, accuracy), tmp_path)
-    (short,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric", rate=0.4, epochs=2)
-    first = record(short, 0.5)
-    first["history"]["class_accuracy"] = [[0.5] * 9 + [0.0], [0.0] + [0.5] * 9]
-    results.write(first, tmp_path)
+    for by_class in (  # of a long run, then of a short one
+        [[0.5] * 10, [0.5] * 10, [0.5, 0.0] + [0.5] * 8],
+        [[0.5] * 9 + [0.0], [0.0] + [0.5] * 9],
+    ):
+        (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric", rate=0.4, epochs=len(by_class))
+        first = record(run, 0.5)
+        first["history"]["class_accuracy"] = by_class
+        results.write(first, tmp_path)
     numbers = Numbers(results.load(tmp_path))
-    assert [numbers[f"first/asymmetric/nce+rce/{epoch}"] for epoch in (1, 2)] == ["truck", "airplane"]
-    assert numbers["first/asymmetric/nce+rce/3"] == NOT_RUN
+    lost = [numbers[f"first/asymmetric/nce+rce/{epoch}"] for epoch in (1, 2, 3)]
+    assert lost == ["truck", "airplane", "automobile"]
+    assert numbers["first/asymmetric/nce+rce/4"] == NOT_RUN
     assert numbers["class/laptop/asymmetric/0.4/ce/3/5"].startswith("30")
     assert numbers["class/laptop/asymmetric/0.4/ce/1"].startswith("0")
     assert numbers["acc/laptop/asymmetric/0.4/ce"].startswith("50.0")

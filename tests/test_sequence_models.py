@@ -312,6 +312,9 @@ def test_make_knows_layers():
         ({"layer": "lstm", "d_model": 7, "bidirectional": True}, "d_model must be even"),
         ({"method": "tustin"}, "method must be one of"),
         ({"method": "async"}, "method must not be 'async'"),
+        ({"prenorm": "no"}, "prenorm must be True or False"),
+        ({"final_norm": 1}, "final_norm must be True or False"),
+        ({"layer": "lstm", "bidirectional": "no"}, "bidirectional must be True or False"),
     ],
 )
 def test_bad_options(options, message):
@@ -347,9 +350,10 @@ def test_only_a_causal_state_space_model_steps():
     ("options", "message"),
     [({"norm": "x"}, "norm must be one of"), ({"dropout": math.nan}, "dropout"), ({"d_model": 0}, "d_model")],
 )
-def test_bad_options_of_a_block(options, message):
+@pytest.mark.parametrize("block", [models.SequenceBlock, models.TransformerBlock])
+def test_bad_options_of_a_block(block, options, message):
     with pytest.raises(ValueError, match=message):
-        models.SequenceBlock(**{"mixer": ssm.S4D(8), "d_model": 8} | options)
+        block(**{"mixer": ssm.S4D(8), "d_model": 8} | options)
 
 
 @pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf, "0.1"])

@@ -300,6 +300,8 @@ def test_the_callers_random_state_is_left_alone():
         ({"valid_fraction": 1.0}, "valid_fraction"),
         ({"augment": "crop-flip", "view": "sequence"}, "for images"),
         ({"half_rate": True}, "for sequences"),
+        ({"nesterov": "no"}, "nesterov must be True or False, not 'no'"),
+        ({"compile": 1}, "compile must be True or False, not 1"),
         ({"epochs": 3, "warmup": 4}, "warmup must be at most epochs = 3, not 4"),
     ],
 )

@@ -34,7 +34,7 @@ from saidl.figures.asymmetry import (
 )
 from saidl.figures.drawing import COLOURS, STYLE, figure, label, legend, look, panels, save, style
 from saidl.figures.labels import confusion, image_grid, matrices, transition
-from saidl.figures.robustness import label_sums, loss_curves, loss_gradients, risk_bound, risks
+from saidl.figures.robustness import label_sums, loss_curves, loss_gradients, pull, risk_bound, risks
 from saidl.figures.sequences import (
     DEFAULT_METHOD,
     METHOD_COLOURS,

@@ -87,6 +87,7 @@ def save(fig, path) -> Path:
 
 
 def label(name: str) -> str:
+    """A loss's name as it is written: "nce+rce" is NCE+RCE."""
     return LABELS.get(name, name.upper().replace("EPS-", "ε-"))
 
 

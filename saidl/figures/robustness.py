@@ -46,6 +46,11 @@ def loss_gradients(loss, at: Sequence[float] | None = None):
     return tuple(t.detach().numpy() for t in (p, value, -slope, -pull[:, 0]))
 
 
+def pull(name: str, at: float, num_classes: int = 10) -> float:
+    """-dL/dz_y of a loss by name at p_y = `at`: how hard a sample pulls its label's logit up, by `loss_gradients`."""
+    return loss_gradients(losses.make(name, num_classes, "none"), [at])[3].item()
+
+
 @figure
 def label_sums(names: Sequence[str], num_classes: int = 10, samples: int = 200, seed: int = 0):
     """sum_k L(z, k) of random logits from uncertain to sure, against the largest p: flat for a symmetric loss."""

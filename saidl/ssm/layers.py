@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saidl.checks import between, form, one_of, whole
+from saidl.checks import between, flag, form, one_of, whole
 
 from . import kernels
 from .discretization import as_tensor, check_method, discretize_diagonal
@@ -68,6 +68,7 @@ class _SSM(nn.Module):
         if method == "async" and bidirectional:
             raise ValueError("method 'async' runs step by step, and a bidirectional layer needs the future")
         whole("d_model", d_model, 1)
+        flag("bidirectional", bidirectional)
         dt_min, dt_max = (between(n, dt, 0, math.inf, below=True) for n, dt in (("dt_min", dt_min), ("dt_max", dt_max)))
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"dt_min and dt_max must satisfy 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
@@ -192,6 +193,7 @@ class S4D(_SSM):
         self, d_model: int, d_state: int = 64, *, init: str | Tensor = "legs", method: str = "zoh", alpha: float = 0.5,
         train_B: bool = False, bidirectional: bool = False, dt_min: float = 1e-3, dt_max: float = 1e-1, conv: str = "fft",
     ):  # fmt: skip
+        flag("train_B", train_B)
         A = _initial_A(init, d_model, d_state)
         super().__init__(d_model, A, method, alpha, bidirectional, dt_min, dt_max, conv)
         self.init = init if isinstance(init, str) else _fingerprint(A)

@@ -408,11 +408,17 @@ def test_parameter_count_of_the_reference_example():
         ({"dt_min": "small"}, "dt_min must be a number.*'small'"),
         ({"dt_max": None}, "dt_max must be a number.*None"),
         ({"conv": "slow"}, "conv must be one of fft, direct"),
+        ({"bidirectional": "no"}, "bidirectional must be True or False, not 'no'"),
     ],
 )
 def test_bad_options(cls, options, message):
     with pytest.raises(ValueError, match=message):
         cls(**{"d_model": 4, "d_state": 8} | options)
+
+
+def test_bad_train_B():
+    with pytest.raises(ValueError, match="train_B must be True or False, not 1"):
+        ssm.S4D(4, 8, train_B=1)
 
 
 @pytest.mark.parametrize(
