@@ -55,6 +55,13 @@ class Images:
     index: Tensor | None = None
     files: tuple[str, ...] | None = None
 
+    def __post_init__(self):
+        for name, x in {"images": self.images, "labels": self.labels}.items():
+            if not isinstance(x, Tensor):
+                raise ValueError(f"{name} must be a tensor, not {form(x)}")
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise ValueError(f"labels must be int64 of shape (N,), not {form(self.labels)}")
+
     def __len__(self) -> int:
         return len(self.labels)
 

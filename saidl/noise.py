@@ -16,7 +16,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from statistics import NormalDist
 
@@ -97,14 +97,14 @@ def transition_matrix(kind: str, rate: float | None, num_classes: int = 10, data
         return eye * (1 - rate) + rate / num_classes
     if kind == "pair-flip":
         return eye * (1 - rate) + np.roll(eye, 1, axis=1) * rate
-    steps = []
+    T = eye
     for source, target in moves(dataset, num_classes):
-        step = eye.copy()
-        step[source, source], step[source, target] = 1 - rate, rate
-        steps.append(step)
-    if kind == "asymmetric":
-        return eye + sum(step - eye for step in steps)
-    return reduce(np.matmul, steps, eye)  # a label moved by one step may be moved on, or back, by a later one
+        if kind == "asymmetric":
+            T[source, source], T[source, target] = 1 - rate, rate
+        else:  # a label moved by one step may be moved on, or back, by a later one
+            T[:, target] += rate * T[:, source]
+            T[:, source] *= 1 - rate
+    return T
 
 
 def corrupt(
@@ -263,6 +263,9 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
     scores the wrong classes of an image."""
     if np.ndim(images) == 0 or len(images) != len(clean):
         raise ValueError(f"instance-dependent noise needs images, one for each of the {len(clean)} labels")
+    if not len(clean):
+        return clean
+    images = images.detach().cpu() if hasattr(images, "detach") else images
     x = np.asarray(images, dtype=np.float32).reshape(len(clean), -1)
     if not np.isfinite(x).all():
         raise ValueError("images must be finite")

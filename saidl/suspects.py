@@ -78,6 +78,7 @@ def load(path) -> Classifier:
     mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
     model = models.make(told["network"], **told["options"])
     model.load_state_dict(tensors)
+    model.to(memory_format=torch.channels_last)  # as `fit` has it: the same bits
     return Classifier(model, mean, std, told)
 
 
@@ -175,10 +176,10 @@ def estimate(images: Images, probabilities) -> Estimate:
     except ImportError:
         raise ImportError("estimating label noise needs cleanlab: install saidl with its extra, saidl[clean]") from None
     labels, p = images.labels.numpy(), np.asarray(probabilities, np.float64)
-    if p.shape != (len(images), len(images.classes)) or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(
-            f"probabilities must lie in [0, 1] and be of shape ({len(images)}, {len(images.classes)}), not {p.shape}"
-        )
+    if p.shape != (len(images), len(images.classes)):
+        raise ValueError(f"probabilities must be of shape ({len(images)}, {len(images.classes)}), not {p.shape}")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"probabilities must lie in [0, 1], and {(~((p >= 0) & (p <= 1))).sum()} of them do not")
     if (least := class_counts(images).min()) < FEW:
         warnings.warn(
             f"the smallest class has {least} images: an estimate of its noise from so few is worthless", stacklevel=2
@@ -247,8 +248,9 @@ def check(images: Images, clean, names: Sequence[str] = ("ce",), **training_opti
 
 
 def scores(found, flipped) -> dict[str, float]:
-    """Precision and recall of suspects (positions) where the truth is known: flipped (N,) bool."""
-    flipped = np.asarray(flipped)
+    """Precision and recall of suspects (positions, or a mask (N,)) where the truth is known: flipped (N,) bool."""
+    found, flipped = np.asarray(found), np.asarray(flipped)
+    found = np.flatnonzero(found) if found.dtype == bool else found
     hits = int(flipped[found].sum())
     return {"precision": hits / max(len(found), 1), "recall": hits / max(int(flipped.sum()), 1)}
 

@@ -11,12 +11,13 @@ import copy
 import hashlib
 import math
 import os
+import re
 import secrets
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -152,8 +153,9 @@ class Fit:
         self.given = train, test, clean_labels
         self.generator = torch.Generator().manual_seed(seed)
         self.precision = chosen_precision(settings, device)
-        layout = torch.channels_last if settings.view == "image" else torch.contiguous_format
-        self.model = model.to(device, memory_format=layout)
+        fits = settings.view == "image" and all(p.ndim < 5 for p in model.parameters())  # torch lays out no others
+        self.layout = torch.channels_last if fits else torch.contiguous_format
+        self.model = model.to(device, memory_format=self.layout)
         self.forward, self.parameters = self.model, list(self.model.parameters())
 
         held_out = round(settings.valid_fraction * len(train))
@@ -201,19 +203,25 @@ class Fit:
         self.history = History()
         self.num_classes = len(train.classes)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference mode: weights laid out anew in it could not be trained
     def try_out(self) -> None:
         """Two samples through the untrained network: what it cannot take is better known before the first epoch than after the last."""
         self.model.eval()
         few = self.test[0][:2]
+        if self.layout == torch.channels_last:
+            try:
+                self.predict(few)
+            except RuntimeError:  # x.view(len(x), -1), say: it gets its images as they are stored, at a slower pace
+                self.layout = torch.contiguous_format
+                self.model.to(memory_format=self.layout)
         for every in (1, 2) if self.settings.half_rate else (1,):
             try:
-                shape = tuple(self.predict(few, every).shape)
+                logits = self.predict(few, every)
             except (RuntimeError, TypeError) as error:  # of a size, or a `rate` it has no argument for
                 what = f"images of shape {tuple(few.shape[1:])}" + " at half the sampling rate" * (every == 2)
                 raise ValueError(f"the network does not take {what}: {error}") from error
-            if shape != (len(few), self.num_classes):
-                told = f"{self.num_classes} classes, not {shape[1:]}"
+            if not isinstance(logits, Tensor) or logits.shape != (len(few), self.num_classes):
+                told = f"{self.num_classes} classes, ({len(few)}, {self.num_classes}) in all, not {form(logits)}"
                 raise ValueError(f"the network must have an output for each of {told}")
 
     # ---------------------------------------------------------------------------------------------------------- the loop
@@ -345,7 +353,7 @@ class Fit:
         """
         x = (view(self.settings, images) - self.mean) * self.std.reciprocal()
         x = x if self.order is None else x[:, self.order]
-        x = x.contiguous(memory_format=torch.channels_last) if self.settings.view == "image" else x
+        x = x.contiguous(memory_format=self.layout) if self.settings.view == "image" else x
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             return self.forward(x) if every == 1 else self.forward(x[:, ::every], rate=float(every))
 
@@ -368,14 +376,17 @@ class Fit:
 
     def resume(self, path) -> int:
         """Continue from a checkpoint; a missing, damaged or foreign one means starting over."""
-        if not path or not Path(path).exists():
+        if not path:
+            return 0
+        identity = self.identity  # the network's attributes may change as it trains
+        if not Path(path).exists():
             return 0
         fresh = copy.deepcopy(self.state())
         try:
             if damaged := zipfile.ZipFile(path).testzip():  # torch does not check the sums
                 raise ValueError(f"{damaged} is damaged")
             state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["of"] != self.identity:
+            if state["of"] != identity:
                 raise ValueError("it is another run's")
             epoch, history = state["epoch"], History(**state["history"])
             self.restore(state)
@@ -399,16 +410,16 @@ class Fit:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
-    @property
+    @cached_property
     def identity(self) -> dict:
-        """What a checkpoint must share with the run that continues it."""
+        """What a checkpoint must share with the run that continues it. (What only code says, of a network or a loss, it cannot know.)"""
         replayed = isinstance(self.advance, cuda_graph.Replayed)  # its optimiser's state is of another kind
         train, test, clean = self.given
         return {
-            "model": repr(self.model),
+            "model": described(self.model),
             "settings": asdict(self.settings),
             "seed": self.seed,
-            "loss": described(self.loss),
+            "loss": described(self.loss) + (repr(self.loss.state_dict()) if isinstance(self.loss, nn.Module) else ""),
             "data": [train.fingerprint, test.fingerprint],
             "clean": None if clean is None else hashlib.sha256(clean.cpu().numpy().tobytes()).hexdigest(),
             "device": self.device.type + " replayed" * replayed,
@@ -453,12 +464,12 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
     return mean.float().view(shape), std.float().view(shape)
 
 
-def described(loss) -> str:
-    """A loss with every setting and weight that it holds: those of others do not all show in their repr."""
-    if not isinstance(loss, nn.Module):
-        return repr(loss)
-    own = [{k: v for k, v in vars(m).items() if not k.startswith("_") and k != "training"} for m in loss.modules()]
-    return f"{loss!r} {own} {loss.state_dict()}"
+def described(x) -> str:
+    """A network or a loss with every attribute that it holds, as their repr need not show them; without the addresses of functions, which
+    are others in another process."""
+    parts = x.modules() if isinstance(x, nn.Module) else ()
+    own = [{k: v for k, v in vars(m).items() if not k.startswith("_") and k != "training"} for m in parts]
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{x!r} {own}")
 
 
 def chosen_precision(settings: Settings, device: torch.device) -> str:

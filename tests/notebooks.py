@@ -1,12 +1,13 @@
 """Execute notebooks: `python -m tests.notebooks [--inplace] [--recorded] NOTEBOOK ...`.
 
 Each runs top to bottom in a fresh kernel, in its own folder, at the profile in SAIDL_PROFILE. With --inplace the outputs are kept in the
-file, less what changes without meaning (execution times, progress bars, widget state). With --recorded they find the project's recorded
-runs where their own would be, so that they show those.
+file, less what changes without meaning (execution times, progress bars, widget state, random names, addresses). With --recorded they
+find the project's recorded runs where their own would be, so that they show those.
 """
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -46,6 +47,12 @@ def clean(notebook) -> None:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_widget(o)]
+            for i, output in enumerate(cell.outputs):
+                for kind, text in output.get("data", {}).items():
+                    if kind == "text/html":  # pandas names a styled table anew each time
+                        output.data[kind] = re.sub(r"\bT_[0-9a-f]{5}(?=[_\W])", f"T_{cell.id}_{i}", text)
+                    elif kind == "text/plain":
+                        output.data[kind] = re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def is_widget(output) -> bool:

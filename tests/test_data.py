@@ -307,6 +307,21 @@ def test_a_damaged_image_is_named_whatever_pillow_raises(tmp_path):
         data.from_classes(tmp_path / "train")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": np.zeros((2, 1, 8, 8), np.uint8)}, "images must be a tensor, not ndarray"),
+        ({"labels": [0, 1]}, "labels must be a tensor, not list"),
+        ({"labels": torch.zeros(2, dtype=torch.uint8)}, r"labels must be int64 of shape \(N,\), not torch.uint8"),
+        ({"labels": torch.zeros(2, 1, dtype=torch.int64)}, "labels must be int64 of shape"),
+    ],
+)
+def test_images_of_other_types_are_named(change, message):
+    made = {"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=message):
+        data.Images(**made | change, classes=("a", "b"), name="mine")
+
+
 def test_a_mask_selects_and_indexes_as_its_positions_do():
     images = replace(data.load("digits").train, index=None)
     mask = images.labels == 3

@@ -240,6 +240,14 @@ def test_loss_curves_are_the_closed_form(name, closed):
         np.testing.assert_allclose(ax.lines[0].get_ydata(), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("draw", [figures.accuracy_by_rate, figures.bars])
+def test_two_experiments_are_not_averaged_as_seeds(draw, table):
+    draw(pd.concat([table, table.assign(seed=1)]))
+    twice = pd.concat([table, table[table.loss == "nfl"].assign(epochs=5)])
+    with pytest.raises(ValueError, match=r"runs of nfl, .*, seed 0 differ in more than their seeds"):
+        draw(twice)
+
+
 def test_pull_is_the_closed_form():
     for p in (0.01, 0.5, 0.9):
         assert figures.pull("ce", p) == pytest.approx(1 - p)

@@ -133,6 +133,15 @@ def test_own_moves():
     np.testing.assert_allclose(T, [[0.75, 0, 0.25], [0, 1, 0], [0, 0, 1]])
 
 
+def test_moves_one_after_another_are_a_product_of_matrices():
+    pairs = [(0, 1), (1, 2), (2, 0), (4, 3), (3, 4)]  # a cycle, and a pair that exchanges
+    steps = [noise.transition_matrix("asymmetric", 0.3, 6, [pair]) for pair in pairs]
+    T = noise.transition_matrix("asymmetric-sequential", 0.3, 6, pairs)
+    np.testing.assert_allclose(T, np.linalg.multi_dot(steps), rtol=1e-14)
+    at_once = sum(step - np.eye(6) for step in steps) + np.eye(6)
+    np.testing.assert_allclose(noise.transition_matrix("asymmetric", 0.3, 6, pairs), at_once, rtol=1e-14)
+
+
 def test_moves_of_ones_own_may_be_a_dict_or_none_but_must_move():
     pairs = noise.transition_matrix("asymmetric", 0.3, 3, [(0, 1), (2, 0)])
     np.testing.assert_array_equal(noise.transition_matrix("asymmetric", 0.3, 3, {0: 1, 2: 0}), pairs)
@@ -160,6 +169,15 @@ def test_instance_dependent_noise_counted_out_has_the_nominal_rate(rate):
     np.testing.assert_allclose(noisy.nominal.diagonal(), noisy.realised.diagonal(), atol=0.01)
     numpys = noise.corrupt(LABELS, "instance-dependent", rate, seed=0, images=images, exact=np.True_)
     np.testing.assert_array_equal(numpys.nominal, noisy.nominal)
+
+
+def test_instance_dependent_noise_of_nothing_and_of_tensors_with_a_gradient():
+    none = noise.corrupt([], "instance-dependent", 0.3, seed=0, images=np.zeros((0, 1, 4, 4)))
+    assert len(none.labels) == 0
+    images = np.random.default_rng(0).normal(size=(50, 1, 4, 4)).astype(np.float32)
+    given = torch.from_numpy(images).requires_grad_()
+    one, other = (noise.corrupt(LABELS[:50], "instance-dependent", 0.3, seed=0, images=x) for x in (images, given))
+    np.testing.assert_array_equal(one.labels, other.labels)
 
 
 def test_instance_dependent_noise_depends_on_the_image():

@@ -49,6 +49,7 @@ def test_scores_are_scikit_learns():
     rng = np.random.default_rng(0)
     flipped, said = rng.random(200) < 0.3, rng.random(200) < 0.4
     score = suspects.scores(np.flatnonzero(said), flipped)
+    assert suspects.scores(said, flipped) == score
     assert score["precision"] == pytest.approx(precision_score(flipped, said))
     assert score["recall"] == pytest.approx(recall_score(flipped, said))
     assert suspects.scores(np.zeros(0, int), flipped) == {"precision": 0, "recall": 0}
@@ -74,8 +75,10 @@ def test_few_images_are_warned_of_and_fewer_refused():
 
 def test_probabilities_must_fit_the_labels():
     clean = np.arange(60) % 2
-    for bad in (sure(clean, 3), np.where(np.arange(60)[:, None] == 7, np.nan, sure(clean, 2)), 2 * sure(clean, 2)):
-        with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\] and be of shape"):
+    with pytest.raises(ValueError, match=r"probabilities must be of shape \(60, 2\), not \(60, 3\)"):
+        suspects.estimate(labelled(clean, clean, 2), sure(clean, 3))
+    for bad in (np.where(np.arange(60)[:, None] == 7, np.nan, sure(clean, 2)), sure(clean, 2) * np.array([1, 2])):
+        with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\], and \d+ of them do not"):
             suspects.estimate(labelled(clean, clean, 2), bad)
     for bad in ({}, {"ce": sure(clean, 2)[1:]}, {"ce": sure(clean, 2), "mae": clean}):
         with pytest.raises(ValueError, match="of one loss or more, N = 60"):
@@ -170,7 +173,7 @@ def test_exported_weights_are_the_classifier(few, tmp_path):
     assert len(history.loss) == 2
     made.save(tmp_path / "weights.safetensors")
     back = suspects.load(tmp_path / "weights.safetensors")
-    torch.testing.assert_close(back(few.images), made(few.images))
+    assert torch.equal(back(few.images), made(few.images))
     assert back.told == made.told
     assert back.told["classes"] == list(few.classes)
     torch.testing.assert_close(made(few.images), made.logits(few.images).softmax(1))

@@ -317,6 +317,13 @@ class MeanOverSteps(nn.Linear):
         return super().forward(x.mean(1))
 
 
+class Pair(nn.Linear):
+    """A network that returns more than logits."""
+
+    def forward(self, x):
+        return super().forward(x.mean((2, 3))), x
+
+
 HALF_RATE = {"view": "sequence", "half_rate": True}
 
 
@@ -325,6 +332,7 @@ HALF_RATE = {"view": "sequence", "half_rate": True}
     [
         (models.make("small-cnn", channels=(4, 8), num_classes=20), {}, {}, {}, "an output for each of 10 classes"),
         (models.SequenceClassifier(1, 10, d_model=4, n_layers=1, layer="lstm"), {}, {}, HALF_RATE, "no sampling rate"),
+        (Pair(1, 10), {}, {}, {}, "an output for each of 10 classes, .* not tuple"),
         (models.make("cnn8"), {}, {}, {}, r"does not take images of shape \(1, 8, 8\): .*expected input"),
         (MeanOverSteps(1, 10), {}, {}, HALF_RATE, "does not take images .* at half the sampling rate: .*rate"),
         (None, {}, {"images": DIGITS.test.images.expand(-1, 3, -1, -1)}, {}, "same channels and classes"),
@@ -498,6 +506,60 @@ def test_a_checkpoint_is_of_the_loss_with_all_its_settings(tmp_path, monkeypatch
     losses_of(torch.nn.CrossEntropyLoss(), checkpoint)
     assert losses_of(other, checkpoint) == losses_of(other)
     assert "it is another run's" in capsys.readouterr().out
+
+
+class Scaled(nn.Module):
+    """What `scale` is, repr does not show; and it counts, as some networks do."""
+
+    def __init__(self, scale, squash=torch.relu):
+        super().__init__()
+        self.scale, self.squash, self.seen, self.linear = scale, squash, 0, nn.Linear(64, 10)
+
+    def forward(self, x):
+        self.seen += self.training
+        return self.scale * self.squash(self.linear(x.view(len(x), -1)))
+
+
+def my_loss():
+    return lambda z, y: nn.functional.cross_entropy(z, y)
+
+
+@pytest.mark.parametrize(("scale", "continued"), [(1.0, True), (0.01, False)])
+def test_a_checkpoint_is_of_the_network_with_all_its_settings(scale, continued, tmp_path, monkeypatch, capsys):
+    """The functions that network and loss hold are others in another process, at other addresses."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    split, settings = data.load("digits", train_size=100), replace(PLAIN, epochs=2)
+    for factor in (1.0, scale):
+        torch.manual_seed(0)
+        net = Scaled(factor, squash=lambda x: x + 0)
+        training.fit(net, *split, my_loss(), settings, seed=0, checkpoint=tmp_path / "c.pt")
+    assert ("it is another run's" in capsys.readouterr().out) != continued
+
+
+def test_a_network_may_need_its_images_as_they_are_stored():
+    """`view` does not flatten images of several channels that are laid out channels last."""
+    images = torch.randint(256, (60, 3, 4, 4), dtype=torch.uint8)
+    part = data.Images(images, torch.arange(60) % 3, ("a", "b", "c"), "made up")
+
+    class Flat(nn.Module):
+        def __init__(self, flatten):
+            super().__init__()
+            self.conv, self.linear, self.flatten = nn.Conv2d(3, 4, 3), nn.Linear(16, 3), flatten
+
+        def forward(self, x):
+            return self.linear(self.flatten(self.conv(x)))
+
+    class Volume(Flat):
+        def __init__(self):
+            super().__init__(lambda x: x.view(len(x), 16))
+            self.conv = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3))
+
+    histories = []
+    for flatten in (lambda x: x.view(len(x), -1), lambda x: x.reshape(len(x), -1)):
+        torch.manual_seed(0)
+        histories.append(training.fit(Flat(flatten), part, part, losses.make("ce", 3), PLAIN, seed=0).loss)
+    np.testing.assert_allclose(*histories, rtol=1e-5)
+    assert len(training.fit(Volume(), part, part, losses.make("ce", 3), PLAIN, seed=0).loss) == PLAIN.epochs
 
 
 def test_seed_and_reduction_are_looked_at_first():

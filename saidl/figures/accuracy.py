@@ -180,7 +180,16 @@ def done(table):
 
 
 def spread(table, by: str):
-    """Mean and standard deviation of the test accuracy in per cent over seeds, a row a value of `by`."""
+    """Mean and standard deviation of the test accuracy in per cent over seeds, a row a value of `by`.
+
+    Raises ValueError where runs differ in more than their seeds: the mean of two experiments is neither's.
+    """
+    finished = done(table)
+    again = finished[finished.duplicated([by, *(name for name in ("seed", "noise_seed") if name in table)])]
+    if len(again):
+        row = again.iloc[0]
+        told = f"{row.loss}, {cell_title(row.noise, row.rate)}, seed {row.seed}"
+        raise ValueError(f"runs of {told} differ in more than their seeds: choose some by the table's other columns")
     return 100 * table.groupby(by, sort=False).test_accuracy.agg(["mean", "std"])
 
 

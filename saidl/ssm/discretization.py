@@ -120,8 +120,10 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
     of_z = tuple(map(slice, z.shape[:-2]))  # what belongs to Ab, which has no more leading dimensions than dt A
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
-        # linear in B, so a large B is brought to size 1: the exponential's scaling follows the larger of dt A and dt B
-        size = Bb.detach().abs().amax(-2, keepdim=True).clamp_min(1)
+        # linear in B, so B is brought to size 1: torch's exponential scales by the larger of dt A and dt B (a large B would cost
+        # digits), and takes a polynomial too short for float64 where both are about 0.03
+        size = Bb.detach().abs().sum(-2, keepdim=True)
+        size = torch.where(size > 0, size, 1)
         block = torch.cat([each, Bb / size], -1)
         block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
         Ab = block[..., :N, :N][of_z] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))

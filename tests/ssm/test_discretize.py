@@ -37,6 +37,18 @@ def test_dense_is_scipys(method, dt):
     np.testing.assert_allclose(Bb, Bd[:, 0], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1e-5, 0.01, 0.03, 0.05, 0.3, 3.0])
+def test_dense_zoh_is_scipys_to_rounding(size):
+    """Where dt A is small torch's exponential takes a polynomial of too low a degree for float64, in a batch above all."""
+    A, B = ssm.hippo_legs(8)
+    dt = size / torch.linalg.matrix_norm(A, 1)
+    Ad, Bd, *_ = cont2discrete((A.numpy(), B.numpy()[:, None], np.ones((1, 8)), np.zeros((1, 1))), dt.item(), "zoh")
+    Ab, Bb = ssm.discretize(A.expand(3, 8, 8), torch.stack([B, 1e-3 * B, 1e3 * B]), dt.expand(3), "zoh")
+    for i, scale in enumerate((1, 1e-3, 1e3)):
+        np.testing.assert_allclose(Ab[i], Ad, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(Bb[i], scale * Bd[:, 0], rtol=1e-12)
+
+
 @pytest.mark.parametrize("method", ssm.METHODS)
 def test_diagonal_is_dense_on_the_diagonal(method):
     A, B = diagonal_system()
