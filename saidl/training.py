@@ -116,7 +116,8 @@ def fit(
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
         continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
         progress, True or a label for the bar.
-    Returns: History. The network has seen images standardised by the training set's statistics: `logits` shows it others alike.
+    Returns: History. The network has seen images standardised by the training set's statistics: `logits` shows it others alike. Images are
+        laid out channels last where the network takes them so, which is faster; its weights stay in that layout.
     Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one
         another, a `reduction` other than "mean", a loss with weights of its own, a GPU or a checkpoint's folder that is not there; and for
         a loss that is no scalar or stopped being finite.
