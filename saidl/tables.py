@@ -280,6 +280,20 @@ def lost(class_accuracy: list[float]) -> list[int]:
     return [c for c, share in enumerate(class_accuracy) if share < 0.02]
 
 
+def came_back(record: dict) -> dict[int, int]:
+    """Of the classes that the first epoch has lost those that a later one names again: {class: the first such epoch, counted from 1}."""
+    epochs = range(1, len(record["history"]["class_accuracy"]))
+    again = {c: [e + 1 for e in epochs if c not in lost_classes(record, e)] for c in lost_classes(record, 0)}
+    return {c: since[0] for c, since in again.items() if since}
+
+
+def unfinished() -> dict | None:
+    """A run that was too long to be finished, as far as it went: `run`, `data`, `history` (report/results/unfinished.json, from the
+    checkpoint), or None."""
+    path = results.recorded("unfinished.json")
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     """The classes that the first epochs lose, a row a finished run: loss, alpha and beta (NaN if it has none), precision, seed, epochs,
     and the classes lost after the first of them (`lost`) and after the last (`later`). Of runs that differ in epochs alone, the longest."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saidl import cli, experiments, figures, report, results
+from saidl import cli, experiments, figures, report, results, tables
 from saidl.report import floats
 from saidl.report.numbers import NOT_RUN, Numbers, used_keys
 
@@ -176,6 +176,27 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
     assert numbers["control/ce/ratio"] == "10"
     for key in ("more/symmetric/0.4/ce", "control/nce/0.4", "class/laptop/asymmetric/0.4/mae/1"):
         assert numbers[key] == NOT_RUN
+
+
+def test_a_run_that_was_not_finished(monkeypatch):
+    part = {
+        "history": {
+            "test_accuracy": [0.3, 0.4, 0.5],
+            "class_accuracy": [[0.6, 0.0, 0.0], [0.6, 0.3, 0.0], [0.6, 0.4, 0.01]],
+        },
+        "data": {"classes": ["a", "b", "c"]},
+    }
+    monkeypatch.setattr(tables, "unfinished", lambda: part)
+    numbers = Numbers(results.load())
+    found = [numbers[f"unfinished/{what}"] for what in ("epochs", "back", "lost", "accuracy")]
+    assert found == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
+    monkeypatch.setattr(tables, "unfinished", lambda: None)
+    assert numbers["unfinished/epochs"] == NOT_RUN
+
+
+def test_a_run_shown_as_unfinished_has_not_been_finished_since():
+    part = tables.unfinished()
+    assert part is None or not results.done(results.recorded("paper") / f"{part['id']}.json")
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

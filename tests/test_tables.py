@@ -252,6 +252,7 @@ def test_classes_that_are_lost_and_classes_that_are_named():
     }
     assert tables.lost_classes(told, 0) == [0, 2]
     assert tables.lost_classes(told) == [2]
+    assert tables.came_back(told) == {0: 2}
     assert tables.classes_named(told) == 2
 
 

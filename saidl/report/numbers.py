@@ -141,6 +141,22 @@ class Numbers:
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
+    def the_unfinished(self, what):
+        """The recorded part of a run that was not finished: "epochs" so far, "accuracy" after them, the classes "lost" then, or those
+        "back" since the first epoch, with the epoch."""
+        one_of("what", what, ("epochs", "accuracy", "lost", "back"))
+        if (record := tables.unfinished()) is None:
+            return NOT_RUN
+        seen, names = record["history"]["test_accuracy"], record["data"]["classes"]
+        back = [f"{names[c]} by epoch {epoch}" for c, epoch in tables.came_back(record).items()]
+        lost = [names[c] for c in tables.lost_classes(record)]
+        return {
+            "epochs": str(len(seen)),
+            "accuracy": percent(100 * seen[-1]),
+            "lost": ", ".join(lost) or "none",
+            "back": ", ".join(back),
+        }[what]
+
     def the_more(self, noise, rate, loss, what="accuracy"):
         """A cell of the laptop profile on as many images as `experiments.more_images` takes: "accuracy", "images" or classes "lost"."""
         size = experiments.more_images()[0].train_size
