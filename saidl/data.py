@@ -46,7 +46,8 @@ NAMES = ("digits", *TORCHVISION, "spoken-digits", "delayed-recall", "adding")
 @dataclass(frozen=True, eq=False)
 class Images:
     """images (N, C, H, W) uint8 (sounds: int16, made-up sequences: float32, as (N, C, 1, L)); labels (N,) int64; classes, their names;
-    index (N,), each sample's place in the full set; files, the full set's file names where it comes from files."""
+    index (N,), each sample's place in the full set; files, the full set's file names where it comes from files. Raises ValueError for
+    images that are no tensor, or labels of another type or shape."""
 
     images: Tensor
     labels: Tensor

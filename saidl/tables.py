@@ -287,10 +287,14 @@ def came_back(record: dict) -> dict[int, int]:
     return {c: since[0] for c, since in again.items() if since}
 
 
-def unfinished() -> dict | None:
-    """A run that was too long to be finished, as far as it went: `run`, `data`, `history` (report/results/unfinished.json, from the
-    checkpoint), or None."""
-    path = results.recorded("unfinished.json")
+def whole_run(frame: pd.DataFrame) -> dict | None:
+    """NCE+RCE's run of the whole paper recipe on CIFAR-10, asymmetric-sequential 0.4, seed 0: its record in `frame`, or, where it is not
+    finished, as far as it went: `id`, `run`, `data` and `history` from its checkpoint (report/results/unfinished.json). None without
+    either."""
+    (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric-sequential", rate=0.4)
+    done, path = frame[(frame.id == run.id) & (frame.status == "done")], results.recorded("unfinished.json")
+    if len(done):
+        return done.record.iloc[0]
     return json.loads(path.read_text()) if path.exists() else None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from saidl import cli, experiments, figures, report, results, tables
+from saidl import cli, experiments, figures, report, results
 from saidl.report import floats
 from saidl.report.numbers import NOT_RUN, Numbers, used_keys
 
@@ -178,7 +178,7 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
         assert numbers[key] == NOT_RUN
 
 
-def test_a_run_that_was_not_finished(monkeypatch):
+def test_a_run_counts_as_far_as_it_went_until_it_is_finished(tmp_path, monkeypatch):
     part = {
         "history": {
             "test_accuracy": [0.3, 0.4, 0.5],
@@ -186,17 +186,24 @@ def test_a_run_that_was_not_finished(monkeypatch):
         },
         "data": {"classes": ["a", "b", "c"]},
     }
-    monkeypatch.setattr(tables, "unfinished", lambda: part)
-    numbers = Numbers(results.load())
-    found = [numbers[f"unfinished/{what}"] for what in ("epochs", "back", "lost", "accuracy")]
+    path = tmp_path / "unfinished.json"
+    monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
+    assert Numbers(results.load(tmp_path))["whole/epochs"] == NOT_RUN
+    path.write_text(json.dumps(part))
+    found = [Numbers(results.load(tmp_path))[f"whole/{what}"] for what in ("epochs", "back", "lost", "accuracy")]
     assert found == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
-    monkeypatch.setattr(tables, "unfinished", lambda: None)
-    assert numbers["unfinished/epochs"] == NOT_RUN
+    (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric-sequential", rate=0.4)
+    finished = record(run, 0.8)
+    finished["history"]["test_accuracy"] = [0.7, 0.8]
+    results.write(finished, tmp_path)
+    assert Numbers(results.load(tmp_path))["whole/epochs"] == "2"
 
 
 def test_a_run_shown_as_unfinished_has_not_been_finished_since():
-    part = tables.unfinished()
-    assert part is None or not results.done(results.recorded("paper") / f"{part['id']}.json")
+    path = results.recorded("unfinished.json")
+    assert not path.exists() or not results.done(
+        results.recorded("paper") / f"{json.loads(path.read_text())['id']}.json"
+    )
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

@@ -141,11 +141,11 @@ class Numbers:
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
-    def the_unfinished(self, what):
-        """The recorded part of a run that was not finished: "epochs" so far, "accuracy" after them, the classes "lost" then, or those
-        "back" since the first epoch, with the epoch."""
+    def the_whole(self, what):
+        """`tables.whole_run`: the "epochs" that it has, its test "accuracy" after them, the classes "lost" then, or those "back" since the
+        first epoch, with the epoch."""
         one_of("what", what, ("epochs", "accuracy", "lost", "back"))
-        if (record := tables.unfinished()) is None:
+        if (record := tables.whole_run(self.frame)) is None:
             return NOT_RUN
         seen, names = record["history"]["test_accuracy"], record["data"]["classes"]
         back = [f"{names[c]} by epoch {epoch}" for c, epoch in tables.came_back(record).items()]
