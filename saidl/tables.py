@@ -287,15 +287,17 @@ def came_back(record: dict) -> dict[int, int]:
     return {c: since[0] for c, since in again.items() if since}
 
 
-def whole_run(frame: pd.DataFrame) -> dict | None:
-    """NCE+RCE's run of the whole paper recipe on CIFAR-10, asymmetric-sequential 0.4, seed 0: its record in `frame`, or, where it is not
-    finished, as far as it went: `id`, `run`, `data` and `history` from its checkpoint (report/results/unfinished.json). None without
-    either."""
-    (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric-sequential", rate=0.4)
+def whole_run(frame: pd.DataFrame, loss: str) -> dict | None:
+    """A loss's run of the whole paper recipe on CIFAR-10, asymmetric-sequential 0.4, seed 0: its record in `frame`, or, where it is not
+    finished, as far as it went: `id`, `run`, `data` and `history` from its checkpoint (report/results/unfinished.json, a list of
+    such). None without either."""
+    (run,) = experiments.grid("paper", loss=loss, noise="asymmetric-sequential", rate=0.4)
     done, path = frame[(frame.id == run.id) & (frame.status == "done")], results.recorded("unfinished.json")
     if len(done):
         return done.record.iloc[0]
-    return json.loads(path.read_text()) if path.exists() else None
+    return (
+        next((part for part in json.loads(path.read_text()) if part["id"] == run.id), None) if path.exists() else None
+    )
 
 
 def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:

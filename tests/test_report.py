@@ -179,31 +179,34 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
 
 
 def test_a_run_counts_as_far_as_it_went_until_it_is_finished(tmp_path, monkeypatch):
-    part = {
-        "history": {
-            "test_accuracy": [0.3, 0.4, 0.5],
-            "class_accuracy": [[0.6, 0.0, 0.0], [0.6, 0.3, 0.0], [0.6, 0.4, 0.01]],
-        },
-        "data": {"classes": ["a", "b", "c"]},
+    asym = {"noise": "asymmetric-sequential", "rate": 0.4}
+    (run,), (beside,) = (experiments.grid("paper", loss=loss, **asym) for loss in ("nce+rce", "ce"))
+    history = {
+        "test_accuracy": [0.3, 0.4, 0.5],
+        "class_accuracy": [[0.6, 0.0, 0.0], [0.6, 0.3, 0.0], [0.6, 0.4, 0.01]],
     }
-    path = tmp_path / "unfinished.json"
+    part = {"id": run.id, "history": history, "data": {"classes": ["a", "b", "c"]}}
     monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
-    assert Numbers(results.load(tmp_path))["whole/epochs"] == NOT_RUN
-    path.write_text(json.dumps(part))
-    found = [Numbers(results.load(tmp_path))[f"whole/{what}"] for what in ("epochs", "back", "lost", "accuracy")]
-    assert found == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
-    (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric-sequential", rate=0.4)
+
+    def found(*keys):
+        numbers = Numbers(results.load(tmp_path))
+        return [numbers[f"whole/nce+rce/{key}"] for key in keys]
+
+    assert found("epochs") == [NOT_RUN]
+    shorter = part | {"id": beside.id, "history": {name: values[:2] for name, values in history.items()}}
+    (tmp_path / "unfinished.json").write_text(json.dumps([shorter, part]))
+    assert found("epochs", "back", "lost", "accuracy") == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
+    assert found("accuracy/ce", "epochs/ce", "accuracy/mae") == ["40.0\\,\\%", "2", NOT_RUN]
     finished = record(run, 0.8)
     finished["history"]["test_accuracy"] = [0.7, 0.8]
     results.write(finished, tmp_path)
-    assert Numbers(results.load(tmp_path))["whole/epochs"] == "2"
+    assert found("epochs") == ["2"]
 
 
 def test_a_run_shown_as_unfinished_has_not_been_finished_since():
-    path = results.recorded("unfinished.json")
-    assert not path.exists() or not results.done(
-        results.recorded("paper") / f"{json.loads(path.read_text())['id']}.json"
-    )
+    path, store = results.recorded("unfinished.json"), results.recorded("paper")
+    parts = json.loads(path.read_text()) if path.exists() else []
+    assert not [part["id"] for part in parts if results.done(store / f"{part['id']}.json")]
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

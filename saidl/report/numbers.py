@@ -141,20 +141,21 @@ class Numbers:
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
-    def the_whole(self, what):
-        """`tables.whole_run`: the "epochs" that it has, its test "accuracy" after them, the classes "lost" then, or those "back" since the
-        first epoch, with the epoch."""
+    def the_whole(self, loss, what, beside=None):
+        """`tables.whole_run` of a loss: the "epochs" that it has, its test "accuracy" after them (or after as many as that of the loss
+        `beside` has), the classes "lost" then, or those "back" since the first epoch, with the epoch."""
         one_of("what", what, ("epochs", "accuracy", "lost", "back"))
-        if (record := tables.whole_run(self.frame)) is None:
+        record, other = (tables.whole_run(self.frame, name) for name in (loss, beside or loss))
+        if record is None or other is None:
             return NOT_RUN
-        seen, names = record["history"]["test_accuracy"], record["data"]["classes"]
+        names, epochs = record["data"]["classes"], min(len(r["history"]["test_accuracy"]) for r in (record, other))
         back = [f"{names[c]} by epoch {epoch}" for c, epoch in tables.came_back(record).items()]
         lost = [names[c] for c in tables.lost_classes(record)]
         return {
-            "epochs": str(len(seen)),
-            "accuracy": percent(100 * seen[-1]),
+            "epochs": str(epochs),
+            "accuracy": percent(100 * record["history"]["test_accuracy"][epochs - 1]),
             "lost": ", ".join(lost) or "none",
-            "back": ", ".join(back),
+            "back": ", ".join(back) or "none",
         }[what]
 
     def the_more(self, noise, rate, loss, what="accuracy"):
@@ -292,6 +293,9 @@ class Numbers:
 
     def the_set(self, profile, task, row):
         return tex(tables.recipes([(profile, task)]).loc[row].iloc[0])
+
+    def the_baseline_lr(self):
+        return f"{experiments.BASELINE_LR:g}"
 
     def the_size(self, what):
         if what in models.IMAGE_MODELS:
