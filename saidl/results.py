@@ -219,6 +219,11 @@ def load(*stores, quarantine: bool = True):
     return table.astype({"rate": float, "train_size": "Int64", "best_accuracy": float})
 
 
+def known(*profiles: str):
+    """`load` of some profiles: the project's recorded runs and your own, which count where both have a run."""
+    return load(*map(recorded, profiles), *map(own, profiles), quarantine=False)
+
+
 RUN_FIELDS = (
     "profile", "task", "dataset", "train_size", "model", "loss", "noise", "rate", "exact", "noise_seed", "seed",
 )  # fmt: skip

@@ -80,6 +80,12 @@ def by_recipe(frame: pd.DataFrame, profile: str, task: str = "noise", but: Seque
     return rows.assign(rate=rows.rate.map(rate_text), accuracy=100 * rows.test_accuracy.astype(float))
 
 
+def at_largest(frame: pd.DataFrame, task: str) -> pd.DataFrame:
+    """`by_recipe` of a task at the largest profile that has any of it (smoke tests are no results)."""
+    parts = [by_recipe(frame, profile, task) for profile in experiments.PROFILES[:0:-1]]
+    return next((rows for rows in parts if len(rows)), parts[0])
+
+
 def cells(frame: pd.DataFrame, profile: str, task: str = "noise") -> pd.DataFrame:
     """Indexed by (loss, noise, rate as text): mean, std, n."""
     groups = by_recipe(frame, profile, task).groupby(["loss", "noise", "rate"]).accuracy

@@ -219,3 +219,14 @@ def test_damage_upon_damage_is_all_kept(tmp_path):
         with pytest.warns(UserWarning, match=RUN.id):
             results.load(tmp_path)
     assert {p.read_bytes() for p in (tmp_path / "quarantine").iterdir()} == {b"first", b"second"}
+
+
+def test_what_is_known_is_recorded_or_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAIDL_STORE", str(tmp_path / "own"))
+    monkeypatch.setattr(results, "project", lambda: tmp_path)
+    other = replace(RUN, seed=3)
+    results.write(record(test_accuracy=0.1), results.recorded("smoke"))
+    results.write(record(other, test_accuracy=0.2), results.recorded("smoke"))
+    results.write(record(test_accuracy=0.3), results.own("smoke"))
+    assert results.known("smoke", "quick").set_index("id").test_accuracy.to_dict() == {RUN.id: 0.3, other.id: 0.2}
+    assert results.known("quick").empty

@@ -51,6 +51,18 @@ def test_a_cell_is_the_mean_and_sample_deviation_over_seeds(tmp_path):
     assert tables.value(tables.cells(frame, "quick"), ("fl", "symmetric", "0.4"))[2] == 0
 
 
+def test_the_largest_profile_that_has_a_task_is_taken(tmp_path):
+    for profile, accuracy in (("smoke", 0.1), ("quick", 0.2), ("laptop", 0.3)):
+        (run,) = experiments.grid(profile, loss="ce", noise="symmetric", rate=0.4)
+        results.write(record(run, accuracy), tmp_path)
+    (other,) = experiments.grid("paper", loss="ce", noise="symmetric", rate=0.4, epochs=3)  # not the recipe
+    results.write(record(other, 0.4), tmp_path)
+    frame = results.load(tmp_path)
+    assert tables.at_largest(frame, "noise").accuracy.tolist() == [pytest.approx(30)]
+    assert tables.at_largest(frame, "scifar").empty
+    assert tables.at_largest(frame[frame.profile == "smoke"], "noise").empty
+
+
 def test_only_runs_that_follow_the_recipe_count(tmp_path):
     store(tmp_path, ce=[0.7])
     (other,) = experiments.grid("quick", loss="ce", noise="symmetric", rate=0.4, seed=1, epochs=3)

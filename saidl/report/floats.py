@@ -362,15 +362,12 @@ def hippo(frame):
 
 def sequences(frame):
     """Accuracy against epoch and minutes for every sequence task, at the largest profile that has it."""
-    found = {}
-    for task in ("digits-sequence", *SEQUENCE_TASKS):
-        for profile in ("quick", "laptop", "paper"):
-            rows = tables.by_recipe(frame, profile, task)
-            rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
-            found |= {task: (profile, rows)} if len(rows) else {}
+    parts = {task: tables.at_largest(frame, task) for task in ("digits-sequence", *SEQUENCE_TASKS)}
+    parts = {task: rows[(rows.loss == "ce") & (rows.rate == "0")] for task, rows in parts.items()}
+    found = {f"{task} ({rows.profile.iloc[0]})": tables.named(rows) for task, rows in parts.items() if len(rows)}
     if not found:
         return note("no sequence model has been recorded yet")
-    return figures.learning({f"{task} ({profile})": tables.named(rows) for task, (profile, rows) in found.items()})
+    return figures.learning(found)
 
 
 @figures.figure
