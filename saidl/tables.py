@@ -80,10 +80,15 @@ def by_recipe(frame: pd.DataFrame, profile: str, task: str = "noise", but: Seque
     return rows.assign(rate=rows.rate.map(rate_text), accuracy=100 * rows.test_accuracy.astype(float))
 
 
-def at_largest(frame: pd.DataFrame, task: str) -> pd.DataFrame:
-    """`by_recipe` of a task at the largest profile that has any of it (smoke tests are no results)."""
-    parts = [by_recipe(frame, profile, task) for profile in experiments.PROFILES[:0:-1]]
-    return next((rows for rows in parts if len(rows)), parts[0])
+def sequence_runs(frame: pd.DataFrame, task: str, profile: str | None = None) -> pd.DataFrame:
+    """`by_recipe` of a sequence task on clean labels with cross-entropy, at a profile; None: at the largest that has any (smoke tests
+    are no results)."""
+    for name in [profile] if profile else experiments.PROFILES[:0:-1]:
+        rows = by_recipe(frame, name, task)
+        rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
+        if len(rows):
+            break
+    return rows
 
 
 def cells(frame: pd.DataFrame, profile: str, task: str = "noise") -> pd.DataFrame:
@@ -131,7 +136,7 @@ def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noi
     names, columns = layout(have, profile, noise, task)
     known = published()[(published().task == "noise") & (published().dataset == experiments.recipe(profile, task)[0])]
     known = known[known.noise.isin([kind for kind, _ in columns])]
-    known = known[known.source == known.groupby("loss").source.transform("first")]
+    known = known[known.source == known.groupby(["loss", "noise"]).source.transform("first")]
     theirs = known.rename(columns={"accuracy": "published", "std": "published_std"}).set_index(key)
     table = pd.DataFrame([(loss, *column) for loss in names for column in columns], columns=key)
     table = table.join(have.rename(columns={"mean": "ours"}), on=key)
@@ -190,11 +195,10 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
 def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     """Sequence models on a task, each followed by the published numbers of its kind (ours have source "").
 
-    Columns: model, what (ours: parameters, epochs, training sequences), split, accuracy, std, n, difference, source; of ours also
+    Columns: model, what (ours: parameters, epochs, sequences trained on), split, accuracy, std, n, difference, source; of ours also
     parameters and half (tested at half the sampling rate?).
     """
-    rows = by_recipe(frame, profile, task)
-    rows = rows[(rows.loss == "ce") & (rows.rate == "0")]
+    rows = sequence_runs(frame, task, profile)
     methods = [rule_name(row.model, row.model_options) for row in rows.itertuples()]
     rows = rows.assign(method=methods, valid=rows.record.map(best_valid))
     asked = [(run.model, rule_name(run.model, dict(run.model_options))) for run in queue(profile) if run.task == task]
@@ -205,7 +209,7 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
         for (size, _, apart), runs in mine.assign(apart=unlike(mine)).groupby(
             ["parameters", mine.model_options.map(str), "apart"]
         ):
-            epochs, shown = listed(runs.epochs), listed(record["data"]["train"] for record in runs.record)
+            epochs, shown = listed(runs.epochs), listed(map(trained_on, runs.record))
             what = f"{size:,} parameters{apart}, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
             ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
             out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, "", size, False))
@@ -225,7 +229,7 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
 
 
 def methods(frame: pd.DataFrame) -> pd.DataFrame:
-    """Discretisations side by side: runs of state-space models that share everything but the rule and the seed.
+    """Discretisations side by side: runs of state-space models on clean labels that share everything but the rule and the seed.
 
     Columns: profile, task, model, what, options (of the network, without the rule), method, accuracy, std, n; only groups of two
     rules or more.
@@ -241,9 +245,14 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
         # with the fields that older records lack
         settings=[experiments.Run.from_dict(record["run"]).settings for record in rows.record],
     )
-    key = ["profile", "task", "model", "what", "options", "settings"]
-    table = rows.groupby([*key, "method"], sort=False).accuracy.agg(accuracy="mean", std="std", n="size").reset_index()
-    table = table[table.groupby(key, sort=False).method.transform("size") > 1].drop(columns="settings")
+    key = ["profile", "task", "train_size", "model", "what", "options", "settings"]
+    table = (
+        rows.groupby([*key, "method"], sort=False, dropna=False)
+        .accuracy.agg(accuracy="mean", std="std", n="size")
+        .reset_index()
+    )
+    several = table.groupby(key, sort=False, dropna=False).method.transform("size") > 1
+    table = table[several].drop(columns=["settings", "train_size"])
     return table.sort_values(
         ["profile", "task", "what", "options", "accuracy"], ascending=[True] * 4 + [False], ignore_index=True
     )
@@ -344,6 +353,12 @@ def released(data: str = "mnist") -> list[dict]:
 def classes_named(record: dict) -> int:
     """How many classes the last epoch's network ever predicts on the test set."""
     return sum(any(column) for column in zip(*record["confusion"], strict=True))
+
+
+def trained_on(record: dict) -> int:
+    """How many samples a run trained on: the training set's, less those held out for validation."""
+    count = record["data"]["train"]
+    return count - round(record["run"]["settings"]["valid_fraction"] * count)
 
 
 def best_valid(record: dict) -> float:

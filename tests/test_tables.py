@@ -51,16 +51,30 @@ def test_a_cell_is_the_mean_and_sample_deviation_over_seeds(tmp_path):
     assert tables.value(tables.cells(frame, "quick"), ("fl", "symmetric", "0.4"))[2] == 0
 
 
-def test_the_largest_profile_that_has_a_task_is_taken(tmp_path):
-    for profile, accuracy in (("smoke", 0.1), ("quick", 0.2), ("laptop", 0.3)):
-        (run,) = experiments.grid(profile, loss="ce", noise="symmetric", rate=0.4)
+def test_sequence_runs_are_clean_by_the_recipe_and_of_the_largest_profile_that_has_any(tmp_path):
+    def write(profile, accuracy, **changes):
+        (run,) = experiments.grid(profile, task="smnist", **changes)
         results.write(record(run, accuracy), tmp_path)
-    (other,) = experiments.grid("paper", loss="ce", noise="symmetric", rate=0.4, epochs=3)  # not the recipe
-    results.write(record(other, 0.4), tmp_path)
+
+    write("laptop", 0.3)
+    write("laptop", 0.5, loss="mae")
+    write("laptop", 0.6, noise="symmetric", rate=0.4)
+    write("paper", 0.4, epochs=3)  # not the recipe
     frame = results.load(tmp_path)
-    assert tables.at_largest(frame, "noise").accuracy.tolist() == [pytest.approx(30)]
-    assert tables.at_largest(frame, "scifar").empty
-    assert tables.at_largest(frame[frame.profile == "smoke"], "noise").empty
+    assert tables.sequence_runs(frame, "smnist").accuracy.tolist() == [pytest.approx(30)]
+    assert tables.sequence_runs(frame, "smnist", "paper").empty
+    assert tables.sequence_runs(frame, "scifar").empty
+    write("paper", 0.7)
+    assert tables.sequence_runs(results.load(tmp_path), "smnist").accuracy.tolist() == [pytest.approx(70)]
+
+
+def test_rules_are_compared_on_the_same_number_of_samples(tmp_path):
+    for method, size, accuracy in (("zoh", 500, 0.3), ("bilinear", 500, 0.4), ("zoh", 900, 0.9)):
+        (run,) = experiments.grid("laptop", task="scifar", model="s4d", model_options={"method": method})
+        results.write(record(replace(run, train_size=size), accuracy), tmp_path)
+    table = tables.methods(results.load(tmp_path)).set_index("method")
+    assert table.accuracy.to_dict() == {"bilinear": pytest.approx(40), "zoh": pytest.approx(30)}
+    assert table.n.tolist() == [1, 1]
 
 
 def test_only_runs_that_follow_the_recipe_count(tmp_path):

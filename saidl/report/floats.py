@@ -60,7 +60,9 @@ def editions(frame) -> str:
         theirs = spread(row.later, row.later_std), spread(row.earlier, row.earlier_std)
         cell = f"{label(row.loss)}, {row.noise} {row.rate}"
         ours = spread(row.ours, row.std) + (f" (n = {row.n})" if row.n > 1 else "")
-        rows.append([cell, row.weights, row.changed or "the recipe", ours, *theirs])
+        rows.append(
+            [cell, row.weights, row.changed or ("the recipe" if row.recipe else "the loss alone"), ours, *theirs]
+        )
     return table_of(["cell", "weights", "changes", "ours", "later", "earlier"], rows, "lllrrr")
 
 
@@ -362,8 +364,7 @@ def hippo(frame):
 
 def sequences(frame):
     """Accuracy against epoch and minutes for every sequence task, at the largest profile that has it."""
-    parts = {task: tables.at_largest(frame, task) for task in ("digits-sequence", *SEQUENCE_TASKS)}
-    parts = {task: rows[(rows.loss == "ce") & (rows.rate == "0")] for task, rows in parts.items()}
+    parts = {task: tables.sequence_runs(frame, task) for task in ("digits-sequence", *SEQUENCE_TASKS)}
     found = {f"{task} ({rows.profile.iloc[0]})": tables.named(rows) for task, rows in parts.items() if len(rows)}
     if not found:
         return note("no sequence model has been recorded yet")

@@ -34,6 +34,10 @@ def span(values: list[float]) -> str:
     return percent(values[0]) if len(values) == 1 else f"{min(values):.1f} to {percent(max(values))}"
 
 
+def settings_of(record: dict):
+    return experiments.Run.from_dict(record["run"]).settings
+
+
 class Numbers:
     """What \\val{key} stands for, as LaTeX; a missing run is NOT_RUN. The key's first part names the method, the rest its arguments;
     a profile may carry a task, as in "paper:mnist-noise".
@@ -116,17 +120,18 @@ class Numbers:
         """Cross-entropy at a learning rate as much smaller than the recipe's as NCE's pull is, or NCE at one as much larger, on the digits
         under symmetric noise: "accuracy", or what it has "memorised". With "ratio" for a rate: how much."""
         usual = experiments.recipe("quick", "noise")[-1]
+        pull = evidence.pulls(["ce", "nce"], [0.1])[0.1]  # of an untrained network, p = 1/K
+        ratio = round(pull["ce"] / pull["nce"])
+        if rate == "ratio":
+            return str(ratio)
+        other = replace(usual, lr={"ce": usual.lr / ratio, "nce": usual.lr * ratio}[loss])
         rows = tables.by_recipe(self.frame, "quick", but=["settings"])
-        own = [experiments.Run.from_dict(record["run"]).settings for record in rows.record]
-        rows = rows.assign(ratio=[settings.lr / usual.lr for settings in own])
-        rows = rows[pd.Series([s != usual and replace(s, lr=usual.lr) == usual for s in own], rows.index, dtype=bool)]
-        rows = rows[(rows.loss == loss) & (rows.noise == "symmetric")]
+        rows = rows[(rows.loss == loss) & (rows.noise == "symmetric") & (rows.rate == rate)]
+        rows = rows.loc[[row.Index for row in rows.itertuples() if settings_of(row.record) == other]]
         if rows.empty:
             return NOT_RUN
-        if rate == "ratio":
-            return f"{max(rows.ratio.iloc[0], 1 / rows.ratio.iloc[0]):.0f}"
         column = {"accuracy": "test_accuracy", "memorised": "memorised"}[what]
-        return percent(100 * rows[rows.rate == rate][column].astype(float).mean())
+        return percent(100 * rows[column].astype(float).mean())
 
     def the_first(self, noise, loss, epoch, code="ours"):
         """The classes lost after an epoch of the paper profile's recipe on CIFAR-10 at rate 0.4, in the shortest run that has so many; code
@@ -138,6 +143,11 @@ class Numbers:
         else:
             rows = tables.by_recipe(self.frame, "paper", but=["settings"])
             rows = rows[(rows.loss == loss) & (rows.noise == noise) & (rows.rate == "0.4") & (rows.epochs > at)]
+            usual = experiments.recipe("paper", "noise")[-1]
+            cut = {"epochs": usual.epochs, "lr_min": usual.lr_min}  # a run that was to be cut short keeps its rate up
+            rows = rows.loc[
+                [row.Index for row in rows.itertuples() if replace(settings_of(row.record), **cut) == usual]
+            ]
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
@@ -200,7 +210,7 @@ class Numbers:
 
     def the_minutes(self, profile, task, model, method=""):
         """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
-        rows = tables.by_recipe(self.frame, profile, task)
+        rows = tables.sequence_runs(self.frame, task, profile)
         chosen = [r.model == model and rule_name(model, r.model_options) == method for r in rows.itertuples()]
         return number(rows.seconds[chosen].astype(float).mean() / 60)
 
@@ -240,11 +250,12 @@ class Numbers:
         table = table[table.recipe & table.apart]
         return str(len(table) if which == "apart" else (table.nearer == which).sum())
 
-    def the_earlier(self, noise, rate, loss):
-        """The authors' earlier stored value for MNIST."""
+    def the_earlier(self, noise, rate, loss, what="accuracy"):
+        """The authors' earlier stored value for MNIST: its "accuracy" or "std"."""
         table = tables.published()
         table = table[table.source.str.startswith(tables.EDITIONS["earlier"]) & (table.loss == loss)]
-        return percent(table[(table.noise == noise) & (table.rate == rate)].accuracy.iloc[0], 2)
+        row = table[(table.noise == noise) & (table.rate == rate)].iloc[0]
+        return percent(row.accuracy, 2) if what == "accuracy" else f"{row[what]:.2f}"
 
     def the_far(self, profile, *kinds):
         """The cells further from the published number than two of its deviations and a point, with the differences."""
