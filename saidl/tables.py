@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from saidl import experiments, losses, results
+from saidl import experiments, losses, results, training
 from saidl.figures import DEFAULT_METHOD, in_order, label, rule_name
 from saidl.noise import HUMAN
 
@@ -166,7 +166,7 @@ def editions(frame: pd.DataFrame) -> pd.DataFrame:
     recipe = vars(experiments.recipe("paper", "mnist-noise")[-1])
     changed = []
     for row in rows.itertuples():
-        told = vars(experiments.Run.from_dict(row.record["run"]).settings)
+        told = vars(settings_of(row.record))
         texts = [f"{name.replace('_', ' ')} {shown_as(v)}" for name, v in told.items() if v != recipe[name]]
         shares = row.noise == "symmetric" and row.rate > 0 and row.record["run"]["exact"] is True
         changed.append(", ".join(["equal shares"] * shares + texts))
@@ -242,8 +242,7 @@ def methods(frame: pd.DataFrame) -> pd.DataFrame:
         what=[f"{o['n_layers']} x {o['d_model']}, {e} epochs" for o, e in zip(rest, rows.epochs, strict=True)],
         method=[rule_name(row.model, row.model_options) for row in rows.itertuples()],
         options=list(map(str, rest)),
-        # with the fields that older records lack
-        settings=[experiments.Run.from_dict(record["run"]).settings for record in rows.record],
+        settings=list(map(settings_of, rows.record)),
     )
     key = ["profile", "task", "train_size", "model", "what", "options", "settings"]
     table = (
@@ -310,9 +309,8 @@ def whole_run(frame: pd.DataFrame, loss: str) -> dict | None:
     done, path = frame[(frame.id == run.id) & (frame.status == "done")], results.recorded("unfinished.json")
     if len(done):
         return done.record.iloc[0]
-    return (
-        next((part for part in json.loads(path.read_text()) if part["id"] == run.id), None) if path.exists() else None
-    )
+    parts = json.loads(path.read_text()) if path.exists() else []
+    return next((part for part in parts if part["id"] == run.id), None)
 
 
 def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -355,10 +353,15 @@ def classes_named(record: dict) -> int:
     return sum(any(column) for column in zip(*record["confusion"], strict=True))
 
 
+def settings_of(record: dict) -> training.Settings:
+    """A run's settings, with the fields that older records lack."""
+    return experiments.Run.from_dict(record["run"]).settings
+
+
 def trained_on(record: dict) -> int:
     """How many samples a run trained on: the training set's, less those held out for validation."""
     count = record["data"]["train"]
-    return count - round(record["run"]["settings"]["valid_fraction"] * count)
+    return count - round(settings_of(record).valid_fraction * count)
 
 
 def best_valid(record: dict) -> float:

@@ -177,7 +177,7 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
     assert numbers["more/asymmetric/0.4/ce/lost"] == "0, 1"
     assert numbers["control/ce/0.4"].startswith("80.0")
     assert numbers["control/ce/0.4/memorised"].startswith("25.0")
-    assert numbers["control/ce/ratio"] == str(ratio)
+    assert numbers["ratio/ce/nce"] == str(ratio)
     for key in ("more/symmetric/0.4/ce", "control/nce/0.4", "class/laptop/asymmetric/0.4/mae/1"):
         assert numbers[key] == NOT_RUN
 

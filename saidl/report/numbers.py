@@ -34,10 +34,6 @@ def span(values: list[float]) -> str:
     return percent(values[0]) if len(values) == 1 else f"{min(values):.1f} to {percent(max(values))}"
 
 
-def settings_of(record: dict):
-    return experiments.Run.from_dict(record["run"]).settings
-
-
 class Numbers:
     """What \\val{key} stands for, as LaTeX; a missing run is NOT_RUN. The key's first part names the method, the rest its arguments;
     a profile may carry a task, as in "paper:mnist-noise".
@@ -118,16 +114,12 @@ class Numbers:
 
     def the_control(self, loss, rate, what="accuracy"):
         """Cross-entropy at a learning rate as much smaller than the recipe's as NCE's pull is, or NCE at one as much larger, on the digits
-        under symmetric noise: "accuracy", or what it has "memorised". With "ratio" for a rate: how much."""
-        usual = experiments.recipe("quick", "noise")[-1]
-        pull = evidence.pulls(["ce", "nce"], [0.1])[0.1]  # of an untrained network, p = 1/K
-        ratio = round(pull["ce"] / pull["nce"])
-        if rate == "ratio":
-            return str(ratio)
+        under symmetric noise: "accuracy", or what it has "memorised"."""
+        usual, ratio = experiments.recipe("quick", "noise")[-1], int(self.the_ratio("ce", "nce"))
         other = replace(usual, lr={"ce": usual.lr / ratio, "nce": usual.lr * ratio}[loss])
         rows = tables.by_recipe(self.frame, "quick", but=["settings"])
         rows = rows[(rows.loss == loss) & (rows.noise == "symmetric") & (rows.rate == rate)]
-        rows = rows.loc[[row.Index for row in rows.itertuples() if settings_of(row.record) == other]]
+        rows = rows.loc[[row.Index for row in rows.itertuples() if tables.settings_of(row.record) == other]]
         if rows.empty:
             return NOT_RUN
         column = {"accuracy": "test_accuracy", "memorised": "memorised"}[what]
@@ -145,9 +137,8 @@ class Numbers:
             rows = rows[(rows.loss == loss) & (rows.noise == noise) & (rows.rate == "0.4") & (rows.epochs > at)]
             usual = experiments.recipe("paper", "noise")[-1]
             cut = {"epochs": usual.epochs, "lr_min": usual.lr_min}  # a run that was to be cut short keeps its rate up
-            rows = rows.loc[
-                [row.Index for row in rows.itertuples() if replace(settings_of(row.record), **cut) == usual]
-            ]
+            own = {row.Index: replace(tables.settings_of(row.record), **cut) for row in rows.itertuples()}
+            rows = rows.loc[[index for index, settings in own.items() if settings == usual]]
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
