@@ -132,6 +132,8 @@ SEQUENCE_RECIPES = {
 
 def recipe(profile: str, task: str) -> tuple[str, int | None, str, dict, Settings]:
     """Data set, training size, model, its options and settings of a task at a profile."""
+    if not isinstance(task, str):
+        raise ValueError(f"task must be a name, not {task!r}")
     if (profile, task) in RECIPES:
         return RECIPES[profile, task]
     if elsewhere := [p for p, t in RECIPES if t == task]:
@@ -167,6 +169,8 @@ def grid(
         `sweep.run`, before it runs anything).
     """
     profile = current_profile(profile)
+    if not isinstance(loss_options, dict | None) or not all(isinstance(name, str) for name in loss_options or ()):
+        raise ValueError(f"loss_options must be a dict of settings by name, not {loss_options!r}")
     recipe(profile, task)  # an unknown task is an error though there be nothing to combine
     choices = map(listed, (loss, model or None, model_options or {}, noise, rate, seed))
     return distinct([one(profile, task, *choice, exact, loss_options or {}, settings) for choice in product(*choices)])

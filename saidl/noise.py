@@ -340,7 +340,7 @@ def checked_matrix(matrix, num_classes: int | None = None) -> np.ndarray:
 def checked_labels(labels, num_classes: int, name: str = "labels") -> np.ndarray:
     try:
         array = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)
-    except ValueError as error:  # rows of different lengths
+    except (ValueError, TypeError) as error:  # rows of different lengths; a type that NumPy has not
         raise ValueError(f"{name} must be integers of shape (N,), not {form(labels)}") from error
     array = array.astype(np.int64) if array.size == 0 else array
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):

@@ -56,7 +56,11 @@ def write(record: dict, store) -> Path:
         raise ValueError(f"a record's id must be 16 hexadecimal digits, not {record.get('id')!r}")
     path = Path(store) / f"{record['id']}.json"
     # JSON has no NaN: an epoch that was not evaluated is null
-    record = checked(json.loads(json.dumps(record), parse_constant=lambda _: None), path)
+    try:
+        text = json.dumps(record)
+    except TypeError as error:
+        raise ValueError(f"a record must be what JSON can hold: {error}") from error
+    record = checked(json.loads(text, parse_constant=lambda _: None), path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part")
     try:

@@ -67,17 +67,14 @@ def load(path) -> Classifier:
     from safetensors import SafetensorError, safe_open
 
     try:
-        file = safe_open(path, "pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} does not hold a classifier of saidl: {error}") from error
-    with file:
-        told = json.loads((file.metadata() or {}).get("saidl", "null"))
-        if not told:
-            raise ValueError(f"{path} does not hold a classifier of saidl")
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (it is no dict)
-    mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
-    model = models.make(told["network"], **told["options"])
-    model.load_state_dict(tensors)
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})["saidl"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (it is no dict)
+        mean, std = tensors.pop("input.mean"), tensors.pop("input.std")
+        model = models.make(told["network"], **told["options"])
+        model.load_state_dict(tensors)
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold a classifier of saidl: {error!r}") from error
     model.to(memory_format=torch.channels_last)  # as `fit` has it: the same bits
     return Classifier(model, mean, std, told)
 

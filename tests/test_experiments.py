@@ -57,6 +57,28 @@ def test_noise_and_training_never_share_a_seed():
         assert run.noise_seed != run.seed
 
 
+@pytest.mark.parametrize(
+    ("task", "published"),
+    [
+        ("noise", {"epochs": 120, "lr": 0.01, "lr_min": 0.0, "weight_decay": 1e-4, "nesterov": False, "augment": "crop-flip"}),
+        ("mnist-noise", {"epochs": 50, "lr": 0.01, "lr_min": 1e-3, "weight_decay": 1e-2, "nesterov": True, "augment": "none"}),
+        ("cifar100-noise", {"epochs": 200, "lr": 0.1, "weight_decay": 1e-5, "nesterov": False, "augment": "crop-flip"}),
+    ],
+)  # fmt: skip
+def test_the_paper_profile_has_the_released_recipes(task, published):
+    """Ma et al. 2020: their released configurations, all with batches of 128, momentum 0.9 and gradients clipped at 5."""
+    (run,) = grid("paper", task=task, loss="nce+rce", rate=0.4)
+    told = {"batch_size": 128, "momentum": 0.9, "clip": 5.0, "valid_fraction": 0.0, "warmup": 0} | published
+    assert {name: getattr(run.settings, name) for name in told} == told
+
+
+def test_baselines_learn_at_their_own_rate_on_real_tasks():
+    rates = {
+        p: {m: grid(p, task="scifar", model=m)[0].settings.lr for m in ("lstm", "s4d")} for p in ("laptop", "paper")
+    }
+    assert rates == {"laptop": {"lstm": 0.002, "s4d": 0.01}, "paper": {"lstm": 0.002, "s4d": 0.01}}
+
+
 def test_regularisers_follow_the_loss():
     anl, apl = grid("paper", loss=["anl-ce", "nce+rce"], rate=0.4)
     assert (anl.settings.l1, anl.settings.weight_decay) == (5e-5, 0.0)
@@ -131,7 +153,10 @@ def test_profile_comes_from_the_environment(monkeypatch):
         ({"model": "cnn8", "view": "sequence"}, "model must be one of .* for noise, which shows sequences"),
         ({"task": "chess"}, "task must be one of"),
         ({"task": "mnist-noise"}, "profile must be paper for task 'mnist-noise', not 'quick'"),
+        ({"task": ["noise"]}, "task must be a name"),
         ({"loss_options": {"q": 0.5}}, "'ce' has no setting"),
+        ({"loss_options": 5}, "loss_options must be a dict"),
+        ({"loss_options": {1: 2}}, "loss_options must be a dict"),
         ({"noise": "human-worst"}, "CIFAR-10's"),
         ({"learning_rate": 1}, "setting must be one of epochs, .*not 'learning_rate'"),
         ({"epochs": 0}, "epochs must be"),

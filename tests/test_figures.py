@@ -294,3 +294,81 @@ def test_published_rows_are_one_a_cell():
         rows = figures.published(dataset)
         assert len(rows)
         assert not rows.duplicated(["loss", "noise", "rate"]).any()
+
+
+# ------------------------------------------------------------------------------------- asymmetric noise, sequence models
+
+OUTCOMES = pd.DataFrame(
+    [("spread", "ce", 0.5), ("spread", "gce", 0.9), ("aimed", "ce", 0.4), ("aimed", "gce", 0.6)],
+    columns=["case", "loss", "accuracy"],
+).assign(share=[0.4, 0.4, 0.3, 0.3], bayes=[1.0, 1.0, 0.95, 0.95])
+
+
+def test_continuum_goes_from_case_to_case():
+    (ax,) = figures.continuum(OUTCOMES, {"rate held": {0: "spread", 1: "aimed"}}).axes
+    shown = {text: line.get_xydata().tolist() for text, line in lines(ax).items()}
+    assert shown == {
+        "CE": [[0, 50], [1, 40]],
+        "GCE": [[0, 90], [1, 60]],
+        "Bayes classifier": [[0, 100], [1, 95]],
+        "1 - share of wrong labels": [[0, 60], [1, 70]],
+    }
+
+
+def test_class_groups_have_a_panel_each():
+    groups = {"losing": [0.3, 0.5], "receiving": [0.6, 0.8], "untouched": [0.9, 1.0]}
+    rows = pd.DataFrame(groups | {"rate": [0.4, 0.2]}).assign(loss="ce", family="asymmetric")
+    other = rows.assign(family="pair-flip", losing=0.0)
+    axes = figures.class_groups(pd.concat([rows, other])).axes
+    assert [lines(ax)["CE"].get_ydata().round(6).tolist() for ax in axes] == [[50, 30], [80, 60], [100, 90]]
+    assert lines(axes[0])["CE"].get_xdata().tolist() == [0.2, 0.4]
+
+
+def test_dynamics_follow_a_field_of_each_setting(table):
+    fig = figures.dynamics(table, {"symmetric 0.2": "spread", "asymmetric 0.4": "aimed"}, ["ce", "nfl"])
+    axes = np.array(fig.axes).reshape(2, 2)  # fields down, losses across
+    for j, loss in enumerate(("ce", "nfl")):
+        run = table[(table.loss == loss) & (table.noise == "asymmetric")].iloc[0]
+        told = run.record["history"]
+        assert lines(axes[0, j])["aimed"].get_ydata() == pytest.approx([100 * v for v in told["memorised"]])
+        assert lines(axes[1, j])["aimed"].get_xdata().tolist() == [1, 3, 4, 5, 6]  # the second was not evaluated
+
+
+def test_foretold_is_across_and_reached_is_up():
+    rows = pd.DataFrame({"loss": "ce", "foretold": [0.5, 0.8], "accuracy": [0.6, 0.7], "fitted": [True, False]})
+    (ax,) = figures.foretold({"digits": rows}).axes
+    drawn = {line.get_markerfacecolor(): line.get_xydata().tolist() for line in ax.lines[1:3]}
+    assert drawn.pop("none") == [[80, 70]]
+    assert list(drawn.values()) == [[[50, 60]]]
+
+
+def test_rank_intervals_reach_from_low_to_high():
+    rows = pd.DataFrame({"rho": [0.7], "low": [0.2], "high": [0.8]}, index=["share"])
+    (ax,) = figures.rank_intervals({"ce": rows}).axes
+    (bar,) = ax.containers[0].lines[2][0].get_segments()
+    assert bar[:, 0] == pytest.approx([0.2, 0.8])
+
+
+def test_past_the_bound_marks_where_it_is(table):
+    (ax,) = figures.past_the_bound(table, num_classes=4).axes
+    assert set(lines(ax)["the bound, 1 - 1/K"].get_xdata()) == {0.75}
+    assert set(lines(ax)["chance"].get_ydata()) == {25}
+    ce = table[(table.loss == "ce") & (table.noise == "symmetric")].sort_values("rate")
+    assert lines(ax)["CE"].get_ydata() == pytest.approx(100 * ce.test_accuracy.to_numpy())
+
+
+def test_likelihoods_are_bits_beyond_the_best_and_leave_out_the_impossible():
+    rows = pd.DataFrame({"family": ["free", "kin", "pair-flip"], "parameters": [90, 2, 1], "bits": [1.5, 1.75, np.inf]})
+    (ax,) = figures.likelihoods({"worst": rows}).axes
+    assert lines(ax)["worst"].get_xydata().tolist() == [[0.25, 0], [0, 1]]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["kin (2)", "free (90)"]
+
+
+def test_models_are_drawn_against_epochs_and_against_their_own_seconds():
+    told = {"history": {"test_accuracy": [0.1, 0.2, 0.4]}}
+    row = {"parameters": 10, "seed": 0, "status": "done", "test_accuracy": 0.4, "record": told}
+    runs = pd.DataFrame([row | {"model": model} for model in ("s4d", "lstm")])
+    epochs, seconds = figures.by_model(runs, {"s4d": 2.0, "lstm": 5.0}).axes
+    assert lines(epochs)["LSTM, 10"].get_xdata().tolist() == [1, 2, 3]
+    assert lines(seconds)["LSTM, 10"].get_xdata().tolist() == [5, 10, 15]
+    assert lines(seconds)["S4D, 10"].get_xydata().tolist() == [[2, 10], [4, 20], [6, 40]]

@@ -298,6 +298,15 @@ def test_settings_follow_the_data_set():
     assert losses.make("anl-ce").alpha == 5.0
     assert losses.make("nce+agce").passive.a == 6.0
     assert losses.make("eps-fl").gamma == losses.make("eps-fl+mae").active.gamma == 0.1
+    assert losses.make("nce+aul").passive.a == 6.3
+    penalties = [losses.recipe("anl-ce", data)[1] for data in ("cifar10", "mnist", "cifar100")]
+    assert penalties == [5e-5, 1e-6, 5e-7]  # Ye et al. 2023
+    assert [losses.recipe("jal-ce", data)[1] for data in ("cifar10", "cifar100")] == [5e-5, 5e-6]  # Wang et al. 2025
+
+
+def test_settings_are_the_callers_own():
+    losses.settings("nce+rce", "mnist")[0].clear()
+    assert losses.settings("nce+rce", "mnist")[0] == {"alpha": 1.0, "beta": 10.0}
 
 
 @pytest.mark.parametrize(
@@ -321,6 +330,8 @@ def test_settings_follow_the_data_set():
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, 10])), "found 10"),
         (lambda: losses.make("ce")(torch.zeros(2, 10), torch.tensor([0, -100])), "found -100"),
         (lambda: losses.make("logitclip-ce+mae"), "cannot be part of a pair"),
+        (lambda: losses.make("mae+logitclip-ce"), "cannot be part of a pair"),
+        (lambda: losses.ActivePassive(losses.make("nce", 10), losses.make("rce", 9)), "same num_classes, not 10 and 9"),
         (lambda: losses.make("fl", detached="no"), "detached must be True or False"),
         (lambda: losses.ActivePassive("nce", losses.make("rce")), "active must be a loss of this module, not 'nce'"),
         (lambda: losses.ActivePassive(losses.make("nce"), torch.nn.MSELoss()), "passive must be a loss of this module"),

@@ -182,6 +182,23 @@ def test_classes_controls_and_more_images_are_found(tmp_path):
         assert numbers[key] == NOT_RUN
 
 
+def test_gaps_memory_minutes_and_classes_never_named_are_found(tmp_path):
+    (ce,), (mae,) = (experiments.grid("quick", loss=loss, rate=0.4) for loss in ("ce", "mae"))
+    told = record(ce, 0.7)
+    told["history"]["memorised"][-1], told["history"]["resisted"][-1] = 0.6, 0.1
+    told["confusion"] = [[5, 0, 0], [2, 3, 0], [0, 5, 0]]  # the last class is never named, though it is there
+    told["data"]["classes"] = ["a", "b", "c"]
+    results.write(told, tmp_path)
+    results.write(record(mae, 0.5), tmp_path)
+    (s4d,) = experiments.grid("laptop", task="smnist")
+    results.write(record(s4d, 0.5, seconds=180.0), tmp_path)
+    numbers = Numbers(results.load(tmp_path))
+    assert numbers["gap/quick/symmetric/0.4/ce/0.4/mae"] == "20.0"
+    assert numbers["mem/quick/symmetric/0.4/ce"] == "60.0\\,\\%"
+    assert numbers["never/quick/symmetric/0.4/ce"] == "c"
+    assert numbers["minutes/laptop/smnist/s4d/zoh"] == "3"
+
+
 def test_a_run_counts_as_far_as_it_went_until_it_is_finished(tmp_path, monkeypatch):
     asym = {"noise": "asymmetric-sequential", "rate": 0.4}
     (run,), (beside,) = (experiments.grid("paper", loss=loss, **asym) for loss in ("nce+rce", "ce"))

@@ -230,3 +230,15 @@ def test_what_is_known_is_recorded_or_ones_own(tmp_path, monkeypatch):
     results.write(record(test_accuracy=0.3), results.own("smoke"))
     assert results.known("smoke", "quick").set_index("id").test_accuracy.to_dict() == {RUN.id: 0.3, other.id: 0.2}
     assert results.known("quick").empty
+
+
+def test_the_shares_of_a_row_are_the_last_epochs(tmp_path):
+    history = {"loss": [1.0, 0.5], "memorised": [0.1, 0.7], "resisted": [0.8, 0.2], "seconds": [0.1, 0.1]}
+    results.write(record(history=history), tmp_path)
+    row = results.load(tmp_path).iloc[0]
+    assert (row.memorised, row.resisted) == (0.7, 0.2)
+
+
+def test_what_json_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a record must be what JSON can hold"):
+        results.write(record() | {"more": {1, 2}}, tmp_path)

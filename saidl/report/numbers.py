@@ -19,6 +19,7 @@ CHANGES = {  # what was changed in MNIST's recipe, as `tables.editions` puts it
     "shares": "equal shares",
     "float32": "precision float32",
     "scripts": "equal shares, nesterov no, weight decay 0.001",  # the decay and momentum of the authors' first scripts
+    "step": "nesterov no, weight decay 0.001",  # the same under asymmetric noise
 }
 
 
@@ -32,6 +33,12 @@ def span(values: list[float]) -> str:
     if not values:
         return NOT_RUN
     return percent(values[0]) if len(values) == 1 else f"{min(values):.1f} to {percent(max(values))}"
+
+
+def seeds_losing(runs: pd.DataFrame, epoch: str) -> str:
+    """In how many of `tables.first_epochs`' runs a class is lost after the first epoch, or the last of so many."""
+    gone = runs.lost if epoch == "1" else runs.later[runs.epochs == int(epoch)]
+    return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else NOT_RUN
 
 
 class Numbers:
@@ -223,8 +230,13 @@ class Numbers:
         runs = pd.concat([ours, tables.released_epochs()])
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
-        gone = runs.lost if epoch == "1" else runs.later[runs.epochs == int(epoch)]
-        return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else NOT_RUN
+        return seeds_losing(runs, epoch)
+
+    def the_scripts(self, loss, epoch="1"):
+        """The same with the seeds, the decay and momentum, and the weights of the authors' first scripts (the store "authors-seeds")."""
+        runs = tables.first_epochs(results.load(results.recorded("authors-seeds"), quarantine=False))
+        runs = runs[(runs.loss == losses.resolve(loss)) & (runs.decay == 0.001)]
+        return seeds_losing(runs, epoch)
 
     def the_released(self, loss, rate, late="1"):
         """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and

@@ -43,8 +43,6 @@ def discretize(A, B, dt, method: str = "zoh", *, alpha: float = 0.5, gaps=None):
     (0.9091, 0.0909)
     """
     as_array = isinstance(A, np.ndarray)
-    if as_tensor("dt", dt).is_complex():
-        raise ValueError(f"dt must be real, got {dt}")
     A, B = as_tensor("A", A), as_tensor("B", B)
     dt = as_tensor("dt", dt, A.real)
     gaps = None if gaps is None else as_tensor("gaps", gaps, A.real)
@@ -87,12 +85,15 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
 
 
 def as_tensor(name: str, value, like: Tensor | None = None) -> Tensor:
-    """A number, array or tensor as a tensor, of the type and on the device of `like`; ValueError for anything else."""
+    """A number, array or tensor as a tensor, of the type and on the device of `like`; ValueError for anything else, and for complex
+    numbers where `like` is real."""
     to = {} if like is None else {"dtype": like.dtype, "device": like.device}
     try:
-        return torch.as_tensor(value, **to)
+        if like is None or like.is_complex() or not torch.as_tensor(value).is_complex():
+            return torch.as_tensor(value, **to)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be a number, an array or a tensor, got {value!r}") from error
+    raise ValueError(f"{name} must be real, got {value!r}")
 
 
 def check_method(method: str, alpha: float = 0.5) -> None:

@@ -194,6 +194,7 @@ def test_arrays_in_arrays_out():
         ({"method": "gbt", "alpha": torch.tensor(0.3)}, r"number in \[0, 1\], not tensor\(0.3"),
         ({"method": "async"}, "'async' needs gaps"),
         ({"method": "async", "gaps": -1.0}, "gaps must be at least 0"),
+        ({"method": "async", "gaps": torch.tensor(1 + 1j)}, "gaps must be real"),
         ({"gaps": 1.0}, "gaps belong to method 'async'"),
         ({"B": torch.ones(4, 1)}, "A must be"),
         ({"B": torch.ones(3)}, "A must be"),
