@@ -393,6 +393,7 @@ SINGLE = {
 DEFAULTS = {"eps-fl": {"gamma": 0.1}}  # where a name means more than its class's defaults (Wang et al. 2024)
 
 APL = "Ma et al. 2020, released configs"
+NOTES = "Ma et al. 2020, notes beside their results"
 ALF = "Zhou et al. 2021, released configs"
 ANL = "Ye et al. 2023, released configs"
 EPS = "Wang et al. 2024, appendix D"
@@ -401,7 +402,8 @@ JAL = "Wang et al. 2025, released configs"
 # Weights and hyperparameters on CIFAR-10 with their source; a pair that is not here gets 1, 1.
 PAIRS = {
     "sce": ({"alpha": 0.1, "beta": 1.0}, APL),  # ce + rce
-    **{f"{a}+{p}": ({"alpha": 1.0, "beta": 1.0}, APL) for a in ("nce", "nfl", "ngce") for p in ("mae", "rce")},
+    **{f"{a}+{p}": ({"alpha": 1.0, "beta": 1.0}, APL) for a in ("nce", "nfl") for p in ("mae", "rce")},
+    **{f"ngce+{p}": ({"alpha": 1.0, "beta": 1.0}, NOTES) for p in ("mae", "rce")},  # q 0.7; their configs have 0.1
     "nce+agce": ({"alpha": 1.0, "beta": 4.0, "a": 6.0, "q": 1.5}, ALF),
     "nce+aul": ({"alpha": 1.0, "beta": 4.0, "a": 6.3, "q": 1.5}, ALF),
     "nce+ael": ({"alpha": 1.0, "beta": 4.0, "a": 5.0}, ALF),

@@ -27,6 +27,12 @@ def test_digits_are_scikit_learns():
     assert split.train.fingerprint == data.load("digits").train.fingerprint != split.test.fingerprint
 
 
+def test_the_digits_of_the_test_set_are_as_frequent_as_in_all():
+    split = data.load("digits")
+    of_all = np.bincount(torch.cat([split.train.labels, split.test.labels]))
+    np.testing.assert_allclose(np.bincount(split.test.labels), of_all * 500 / 1797, atol=1)
+
+
 def test_subset_is_balanced_ordered_and_seeded():
     small = data.load("digits", train_size=205, seed=1).train
     counts = np.bincount(small.labels, minlength=10)
@@ -80,6 +86,13 @@ def test_crops_are_drawn_equally():
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
+def test_another_seed_is_another_order_of_the_pixels():
+    one, same, other = (data.permutation(100, seed) for seed in (0, 0, 1))
+    assert sorted(one.tolist()) == list(range(100))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
 def test_batches_visit_everything_once_and_never_one_alone():
     parts = data.batches(129, 64, torch.Generator().manual_seed(0))
     assert [len(p) for p in parts] == [64, 65]
@@ -105,6 +118,15 @@ def test_synthetic_tasks_hold_their_answer_where_they_say(name):
     )
     hits = (torch.cdist(held, centroid).argmin(1) == split.test.labels).float().mean()
     assert hits < (0.35 if name == "delayed-recall" else 0.75)
+
+
+@pytest.mark.parametrize("name", ["delayed-recall", "adding"])
+def test_another_seed_makes_up_other_sequences(name):
+    one, same, other = (data.synthetic(name, length=8, train=50, test=50, seed=seed) for seed in (0, 0, 1))
+    for i in range(2):
+        assert one[i].fingerprint == same[i].fingerprint
+        assert not torch.equal(one[i].images, other[i].images)
+        assert not torch.equal(one[i].labels, other[i].labels)
 
 
 # ------------------------------------------------------------------------------------------------------- official files
@@ -222,6 +244,21 @@ def test_spoken_digits_are_cut_padded_and_split(tmp_path):
         path.unlink()
     with pytest.raises(ValueError, match=r"holds no \.wav files"):
         data.load("spoken-digits", root=tmp_path)
+
+
+def test_spoken_digits_have_the_labels_of_their_names_and_the_first_five_recordings_for_the_test(tmp_path):
+    folder = tmp_path / "spoken-digits/recordings"
+    folder.mkdir(parents=True)
+    names = {(digit, speaker, number) for digit in (0, 1, 8) for speaker in (1, 2) for number in (0, 1, 4, 5, 11)}
+    for digit, speaker, number in names:
+        with wave.open(str(folder / f"{digit}_speaker{speaker}_{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 8000, 0, "NONE", ""))
+            file.writeframes(np.array([digit, speaker, number], dtype="<i2").tobytes())  # a sound that says its name
+    split = data.load("spoken-digits", root=tmp_path)
+    for part, numbers in ((split.train, (5, 11)), (split.test, (0, 1, 4))):
+        said = part.images[:, 0, 0, :3]
+        assert {tuple(name) for name in said.tolist()} == {name for name in names if name[2] in numbers}
+        assert part.labels.tolist() == said[:, 0].tolist()
 
 
 # ----------------------------------------------------------------------------------------------------------- own folders

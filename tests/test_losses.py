@@ -294,7 +294,7 @@ def test_settings_follow_the_data_set():
     assert losses.settings("eps-ce+mae", noise="asymmetric")[0] == {"alpha": 0.02, "beta": 10.0, "m": 1e3}
     assert losses.settings("eps-fl+mae", noise="instance-dependent")[0] == {"alpha": 0.045, "beta": 20.0, "m": 1e5}
     assert losses.settings("anl-fl", "mnist") == ({"alpha": 1.0, "beta": 1.0}, losses.ANL)
-    assert losses.settings("ngce+mae", "cifar100") == (losses.settings("ngce+mae")[0], f"{losses.APL}, for CIFAR-10")
+    assert losses.settings("ngce+mae", "cifar100") == (losses.settings("ngce+mae")[0], f"{losses.NOTES}, for CIFAR-10")
     assert losses.make("anl-ce").alpha == 5.0
     assert losses.make("nce+agce").passive.a == 6.0
     assert losses.make("eps-fl").gamma == losses.make("eps-fl+mae").active.gamma == 0.1

@@ -48,6 +48,16 @@ def test_initialisation_has_the_stated_bounds():
     assert conv.weight.abs().max() <= (6 / (64 * 9)) ** 0.5  # Kaiming-uniform, fan-in
     assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
     assert linear.weight.abs().max() <= (6 / (256 + 10)) ** 0.5  # Xavier-uniform
+    assert linear.weight.std().item() == pytest.approx((2 / (256 + 10)) ** 0.5, rel=0.05)
+
+
+def test_resnet34s_stem_keeps_the_size_of_the_image():
+    shapes = []
+    with torch.device("meta"):  # shapes alone
+        net = models.make("resnet34").eval()
+        net.layer1.register_forward_hook(lambda _, __, y: shapes.append(y.shape))
+        net(torch.zeros(1, 3, 32, 32))
+    assert shapes == [(1, 64, 32, 32)]
 
 
 def test_unknown_model_is_named():

@@ -16,6 +16,7 @@ from saidl import noise
 
 RATED = [kind for kind in noise.KINDS if kind not in noise.HUMAN and kind != "instance-dependent"]
 LABELS = np.repeat(np.arange(10), 400)
+IMAGES = np.random.default_rng(0).normal(size=(len(LABELS), 1, 4, 4))
 
 
 @pytest.mark.parametrize("kind", noise.KINDS)
@@ -42,10 +43,10 @@ def test_exact_sampling_flips_exactly_the_nominal_share_of_every_class(kind):
     np.testing.assert_allclose(noisy.realised, confusion_matrix(LABELS, noisy.labels, normalize="true"))
 
 
-@pytest.mark.parametrize("kind", RATED)
-def test_drawn_labels_follow_their_row(kind):
+@pytest.mark.parametrize("kind", [*RATED, *noise.HUMAN])
+def test_drawn_labels_follow_their_row(kind, tmp_path):
     labels = np.repeat(np.arange(10), 3000)
-    noisy = noise.corrupt(labels, kind, 0.3, seed=2, exact=False)
+    noisy = noise.corrupt(labels, kind, 0.3, seed=2, exact=False, root=tmp_path)  # which holds no human labels
     counts = confusion_matrix(labels, noisy.labels)
     for row, p in zip(counts, noisy.nominal, strict=True):
         assert row[p == 0].sum() == 0
@@ -121,6 +122,37 @@ def test_sequential_asymmetric_noise_gives_cats_back():
     assert clean_drawn.rate == 0.2
 
 
+@pytest.mark.parametrize(
+    ("dataset", "moves"),
+    [
+        ("cifar10", {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}),  # Patrini et al. 2017
+        ("mnist", {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}),  # Patrini et al. 2017
+        ("digits", {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}),  # MNIST's
+        ("fashion-mnist", {9: 7, 7: 5, 2: 6, 4: 3, 3: 4}),  # Zhang & Sabuncu 2018
+    ],
+)
+def test_asymmetric_moves_are_the_published_ones(dataset, moves):
+    expected = np.eye(10)
+    for source, target in moves.items():
+        expected[source, [source, target]] = 0.7, 0.3
+    np.testing.assert_allclose(noise.transition_matrix("asymmetric", 0.3, 10, dataset), expected)
+
+
+CIFAR100_COARSE = np.array([
+    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1, 10,
+    12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16,
+    12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
+])  # the data set's coarse label of every fine one  # fmt: skip
+
+
+def test_cifar100_moves_to_the_next_class_of_the_superclass_circularly():
+    expected = 0.7 * np.eye(100)
+    for c in range(100):
+        (kin,) = np.nonzero(CIFAR100_COARSE[c] == CIFAR100_COARSE)
+        expected[c, min(kin[kin > c], default=kin[0])] = 0.3
+    np.testing.assert_allclose(noise.transition_matrix("asymmetric", 0.3, 100, "cifar100"), expected)
+
+
 def test_cifar100_moves_stay_inside_superclasses():
     T = noise.transition_matrix("asymmetric", 0.3, 100, "cifar100")
     assert sorted(c for group in noise.CIFAR100_SUPERCLASSES for c in group) == list(range(100))
@@ -194,6 +226,38 @@ def test_instance_dependent_noise_depends_on_the_image():
     assert iid.rate == pytest.approx(noise.transition_matrix("instance-dependent", 0.4)[0, 1] * 9, abs=0.03)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_instance_dependent_flips_follow_each_samples_own_probability(exact, monkeypatch):
+    monkeypatch.setattr(noise, "truncated_normal", lambda mean, size, rng: np.arange(size) % 2.0)  # never, surely, ...
+    noisy = noise.corrupt(LABELS, "instance-dependent", 0.4, seed=0, images=IMAGES, exact=exact)
+    assert noisy.flipped[1::2].mean() == (0.8 if exact else 1)
+    assert not noisy.flipped[::2].any()
+
+
+def test_instance_dependent_noise_has_a_projection_for_each_class():
+    """One image in all classes: its favourite wrong label is not the same everywhere."""
+    images = np.broadcast_to(IMAGES[:1], IMAGES.shape)
+    noisy = noise.corrupt(LABELS, "instance-dependent", 0.9, seed=0, images=images)
+    flips = confusion_matrix(LABELS, noisy.labels) * (1 - np.eye(10))
+    assert len(set(flips.argmax(1))) > 2  # of one projection for all: the best, and for the best itself the second
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(8, 0), (1, 3)])
+def test_instance_dependent_noise_does_not_depend_on_brightness_or_contrast(scale, shift):
+    plain, changed = (
+        noise.corrupt(LABELS, "instance-dependent", 0.4, seed=0, images=images).labels
+        for images in (IMAGES, scale * IMAGES + shift)
+    )
+    assert (plain == changed).mean() > 0.999
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.5, 0.95])
+def test_truncated_normal_is_scipys(mean):
+    law = stats.truncnorm((0 - mean) / 0.1, (1 - mean) / 0.1, mean, 0.1)
+    drawn = noise.truncated_normal(mean, 5000, np.random.default_rng(0))
+    assert stats.kstest(drawn, law.cdf).pvalue > 1e-3
+
+
 @given(rate=st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_truncated_normal_mean(rate):
@@ -201,10 +265,10 @@ def test_truncated_normal_mean(rate):
     assert noise.truncated_normal_mean(rate) == pytest.approx(exact, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", RATED)
+@pytest.mark.parametrize("kind", [*RATED, "instance-dependent"])
 def test_seeds(kind):
     before = LABELS.copy()
-    one, same, other = (noise.corrupt(LABELS, kind, 0.4, seed=s).labels for s in (3, 3, 4))
+    one, same, other = (noise.corrupt(LABELS, kind, 0.4, seed=s, images=IMAGES).labels for s in (3, 3, 4))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
     np.testing.assert_array_equal(LABELS, before)
@@ -249,6 +313,33 @@ def test_human_labels_are_read_and_matched(tmp_path):
     np.testing.assert_array_equal(part.labels, table["random_label2"][some])
     with pytest.raises(ValueError, match="not CIFAR-10's training labels"):
         noise.corrupt(table["clean_label"][::-1].copy(), "human-worst", None, seed=0, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column"),
+    [
+        ("human-aggregate", "aggre_label"),
+        ("human-random1", "random_label1"),
+        ("human-random2", "random_label2"),
+        ("human-random3", "random_label3"),
+        ("human-worst", "worse_label"),
+    ],
+)
+def test_every_human_kind_is_its_own_column(tmp_path, kind, column):
+    table = human_table()
+    save(tmp_path, table)
+    clean, labels = noise.human_labels(kind, tmp_path)
+    np.testing.assert_array_equal(clean, table["clean_label"])
+    np.testing.assert_array_equal(labels, table[column])
+
+
+@pytest.mark.parametrize("index", [-1, 200])
+def test_a_place_outside_cifars_training_order_is_refused(tmp_path, index):
+    table = human_table(200)
+    save(tmp_path, table)
+    last = table["clean_label"][-1:]  # what NumPy finds at -1
+    with pytest.raises(ValueError, match="place in CIFAR-10's training order"):
+        noise.corrupt(last, "human-worst", None, seed=0, root=tmp_path, indices=[index])
 
 
 def test_human_counts_match_the_published_rates():

@@ -113,6 +113,35 @@ def test_block_is_the_references_formula():
     torch.testing.assert_close(block(x), x + z[..., :6] * torch.sigmoid(z[..., 6:]))
 
 
+def with_masks(block, x):
+    """What a block in training gives, and the two masks of dropout that it drew for it."""
+    torch.manual_seed(1)
+    y = block(x)
+    torch.manual_seed(1)
+    return y, block.dropout(torch.ones_like(x)), block.dropout(torch.ones_like(x))
+
+
+def test_a_block_drops_after_the_activation_and_after_the_gate():
+    block, x = models.SequenceBlock(ssm.S4D(6, 4), 6, dropout=0.5, prenorm=True), torch.randn(2, 9, 6)
+    y, first, second = with_masks(block, x)
+    z = block.mix(first * nn.functional.gelu(block.mixer(block.norm(x))))
+    torch.testing.assert_close(y, x + second * z[..., :6] * torch.sigmoid(z[..., 6:]))
+
+
+@pytest.mark.parametrize("prenorm", [False, True])
+def test_a_transformer_block_drops_after_attention_and_after_the_mlp(prenorm):
+    block, x = models.TransformerBlock(models.Attention(8, True), 8, dropout=0.5, prenorm=prenorm), torch.randn(2, 9, 8)
+    y, first, second = with_masks(block, x)
+    one, two = block.norms
+    if prenorm:
+        h = x + first * block.mixer(one(x))
+        expected = h + second * block.mlp(two(h))
+    else:
+        h = one(x + first * block.mixer(x))
+        expected = two(h + second * block.mlp(h))
+    torch.testing.assert_close(y, expected)
+
+
 @pytest.mark.parametrize("prenorm", [False, True])
 def test_transformer_block_is_torchs(prenorm):
     """The weights of nn.TransformerEncoderLayer in ours give its output, with and without the causal mask."""
@@ -133,6 +162,23 @@ def test_transformer_block_is_torchs(prenorm):
             a.load_state_dict(b.state_dict()) if isinstance(a, nn.Module) else a.data.copy_(b.data)
         mask = None if bidirectional else nn.Transformer.generate_square_subsequent_mask(9)
         torch.testing.assert_close(ours(x), theirs(x, src_mask=mask, is_causal=not bidirectional))
+
+
+@pytest.mark.parametrize("layer", models.LAYERS)
+@torch.no_grad()
+def test_only_a_transformer_looks_ahead_and_norms_first_by_default(layer):
+    attends = layer == "transformer"
+    told = classifier(layer, bidirectional=attends, prenorm=attends, final_norm=attends).eval()
+    u = torch.randn(2, 9, 3)
+    assert torch.equal(classifier(layer).eval()(u), told(u))
+
+
+@torch.no_grad()
+def test_a_transformer_knows_the_order_of_its_input_by_positions_alone(monkeypatch):
+    net, u = classifier("transformer", bidirectional=True).eval(), torch.randn(2, 9, 3)
+    assert (net(u) - net(u.flip(1))).abs().max() > 1e-3
+    monkeypatch.setattr(models, "positions", torch.zeros_like)
+    torch.testing.assert_close(net(u), net(u.flip(1)))
 
 
 def test_positions_are_vaswanis():

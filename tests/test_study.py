@@ -78,6 +78,13 @@ def test_what_is_no_transition_matrix_is_refused(T):
         study.vote_accuracy(np.eye(2), 0)
 
 
+def test_class_distance_is_between_mean_images_in_units_of_its_average():
+    pixels = torch.tensor([[0, 0], [2, 0], [4, 0], [0, 3], [0, 5]], dtype=torch.uint8).view(5, 1, 1, 2)
+    images = data.Images(pixels, torch.tensor([0, 1, 1, 2, 2]), tuple("abc"), "made up")
+    # means (0, 0), (3, 0), (0, 4): 3, 4 and 5 apart, 4 on average
+    np.testing.assert_allclose(study.class_distance(images), [[0, 0.75, 1], [0.75, 0, 1.25], [1, 1.25, 0]])
+
+
 # -------------------------------------------------------------------------------------------------------- noise, matched
 
 
@@ -173,6 +180,7 @@ def test_outcomes_groups_classes_by_what_happens_to_their_labels():
     assert (row.losing, row.receiving, row.untouched) == pytest.approx((0.5, 0.8, 1))
     assert (row.peak, row.accuracy, row.memorised) == (0.9, 0.7, 0.25)
     assert (row["share"], row["smallest margin"]) == pytest.approx((0.2, 0.2))
+    assert (row["mean margin"], row["bayes"]) == pytest.approx((0.6, 1))  # half the classes have 0.2, half 1
 
 
 def test_fit_votes_finds_the_votes_it_was_made_with():
@@ -203,6 +211,16 @@ def test_rank_correlations_know_the_predictor_from_the_noise():
     assert table.best["it"] > 0.95
     assert table.best.sum() == pytest.approx(1)
     assert table.rho["not"] < 0.5
+
+
+def test_rank_correlations_interval_holds_95_per_cent_of_the_bootstrap():
+    rng = np.random.default_rng(1)  # another than the function's: its own draws
+    y = rng.random(30)
+    x = y + rng.normal(0, 0.5, 30)
+    table = study.rank_correlations({"x": x}, y)
+    draws = rng.integers(30, size=(1000, 30))
+    low, high = np.percentile([stats.spearmanr(x[of], y[of]).statistic for of in draws], [2.5, 97.5])
+    assert (table.low["x"], table.high["x"]) == pytest.approx((low, high), abs=0.03)
 
 
 def test_theorem_holds_for_symmetric_losses_and_not_for_cross_entropy():
@@ -276,6 +294,20 @@ def test_halves_deal_out_every_label():
     np.testing.assert_array_equal(one + two, counts)
     assert one.sum() == counts.sum() // 2
     assert min(one.min(), two.min()) >= 0
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed: study.vote_accuracy(random_matrix(0), 5, seed=seed),
+        lambda seed: study.rearranged(random_matrix(0), random_matrix(1), True, tries=2, seed=seed).tolist(),
+        lambda seed: study.rank_correlations({"x": [1, 3, 2, 5, 4, 6]}, range(6), draws=50, seed=seed).low["x"],
+        lambda seed: study.halves(np.full((5, 5), 100), seed=seed)[0].tolist(),
+    ],
+    ids=["vote_accuracy", "rearranged", "rank_correlations", "halves"],
+)
+def test_what_is_drawn_depends_on_the_seed(draw):
+    assert draw(0) == draw(0) != draw(1)
 
 
 def test_settings_that_agree_but_for_rounding_are_tied():

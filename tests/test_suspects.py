@@ -2,6 +2,7 @@
 
 import builtins
 import csv
+import json
 import warnings
 from dataclasses import replace
 
@@ -43,6 +44,15 @@ def test_estimate_finds_known_noise(kind, rate, near):
     np.testing.assert_allclose(found.prior, 0.1, atol=0.02)
     score = suspects.scores(found.suspects, noisy.flipped)
     assert min(score.values()) > 0.85
+
+
+def test_suspects_come_least_credible_first():
+    clean = np.arange(400) % 4
+    given, p = noise.corrupt(clean, "symmetric", 0.3, num_classes=4, seed=0).labels, sure(clean, 4)
+    found = suspects.estimate(labelled(clean, given, 4), p).suspects
+    credible = [p[i, given[i]] for i in found]
+    assert len(found) > 50
+    assert credible == sorted(credible)
 
 
 def test_scores_are_scikit_learns():
@@ -119,7 +129,51 @@ def few():
     return train.with_labels(noise.corrupt(train.labels, "symmetric", 0.2, seed=0).labels)
 
 
-def test_out_of_sample_judges_every_image_by_others(few):
+def untrained(monkeypatch):
+    """Training replaced by nothing: (images trained on, images judged, seed) of every fold. Images are told apart by their brightness,
+    a classifier's p(0) is the brightness of what it is shown."""
+    folds = []
+
+    def train(images, loss, *, epochs, seed):
+        def judge(shown):
+            folds.append((bright(images.images), bright(shown), seed))
+            p = shown[:, 0, 0, 0] / 255
+            return torch.stack([p, 1 - p], 1)
+
+        return judge, None
+
+    monkeypatch.setattr(suspects, "train", train)
+    return folds
+
+
+def bright(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def distinct():
+    images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 8, 8)
+    return replace(labelled(np.arange(60), np.arange(60) % 2, 2), images=images)
+
+
+def test_out_of_sample_judges_every_image_by_others(monkeypatch):
+    folds = untrained(monkeypatch)
+    p = suspects.out_of_sample(distinct(), folds=3)["ce"]
+    for known, judged, _ in folds:
+        assert sorted(known + judged) == list(range(60))  # what was trained on is not judged
+    assert sorted(i for _, judged, _ in folds for i in judged) == list(range(60))
+    np.testing.assert_allclose(p[:, 0], np.arange(60) / 255)  # each in its place
+
+
+def test_the_seed_divides_the_folds_and_trains_on_them(monkeypatch):
+    folds = untrained(monkeypatch)
+    for seed in (1, 1, 2):
+        suspects.out_of_sample(distinct(), folds=3, seed=seed)
+    assert folds[:3] == folds[3:6]
+    assert [judged for _, judged, _ in folds[:3]] != [judged for _, judged, _ in folds[6:]]
+    assert [seed for *_, seed in folds] == [1] * 6 + [2] * 3
+
+
+def test_out_of_sample_depends_on_the_labels_and_not_on_what_trains_beside_it(few):
     one = suspects.out_of_sample(few, ("ce",), folds=2, epochs=1)["ce"]
     assert one.shape == (100, 10)
     np.testing.assert_allclose(one.sum(1), 1, atol=1e-5)
@@ -132,14 +186,17 @@ def test_out_of_sample_judges_every_image_by_others(few):
 def test_check_is_its_parts(few):
     clean = data.load("digits", train_size=100).train.labels
     with pytest.warns(UserWarning, match="worthless"):
-        table = suspects.check(few, clean, ("ce",), folds=2, epochs=1)
-    p = suspects.out_of_sample(few, ("ce",), folds=2, epochs=1)["ce"]
+        table = suspects.check(few, clean, ("ce",), folds=2, epochs=5)
+    p = suspects.out_of_sample(few, ("ce",), folds=2, epochs=5)["ce"]
     row, flipped = table.iloc[0], (few.labels != clean).numpy()
     assert row["rate"] == flipped.mean() == pytest.approx(0.2)
     assert row["accuracy on true"] == (p.argmax(1) == clean.numpy()).mean()
+    assert row["accuracy on given"] == (p.argmax(1) == few.labels.numpy()).mean() != row["accuracy on true"]
     with pytest.warns(UserWarning, match="worthless"):
         found = suspects.estimate(few, p)
     assert row["rate estimated"] == found.rate
+    true = [[((clean == i) & (few.labels == j)).sum() / (clean == i).sum() for j in range(10)] for i in range(10)]
+    assert row["matrix error"] == pytest.approx(np.abs(found.transition - np.array(true)).sum() / 2 / 10)
     assert {name: row[name] for name in ("precision", "recall")} == suspects.scores(found.suspects, flipped)
 
 
@@ -179,11 +236,15 @@ def test_exported_weights_are_the_classifier(few, tmp_path):
     torch.testing.assert_close(made(few.images), made.logits(few.images).softmax(1))
     from safetensors.torch import save_file
 
-    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    told = json.dumps(made.told)
+    for name, metadata in {"other": None, "weightless": {"saidl": told}, "list": {"saidl": "[1]"}}.items():
+        save_file({"x": torch.zeros(1)}, tmp_path / f"{name}.safetensors", metadata)
     (tmp_path / "words.safetensors").write_text("words")
-    for other in ("other", "words"):
+    for name in ("other", "weightless", "list", "words"):
         with pytest.raises(ValueError, match="does not hold a classifier"):
-            suspects.load(tmp_path / f"{other}.safetensors")
+            suspects.load(tmp_path / f"{name}.safetensors")
+    with pytest.raises(FileNotFoundError):
+        suspects.load(tmp_path / "none.safetensors")
 
 
 def test_accuracy_reported_is_the_classifiers(few):

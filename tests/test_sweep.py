@@ -9,7 +9,7 @@ import joblib
 import pytest
 import torch
 
-from saidl import data, experiments, results, sweep
+from saidl import data, experiments, losses, noise, results, sweep, training
 
 RUNS = experiments.grid("smoke", loss=["ce", "nce+rce"], rate=[0.2, 0.4], seed=[0, 1])
 TOLD = {name: {"told": 0} for name in results.WHOLE} | {"test_accuracy": 0.5, "parameters": 7}  # of a run of no work
@@ -147,6 +147,49 @@ def test_data_of_three_classes_need_no_options(monkeypatch):
     three = data.Split(*(replace(part.select(part.labels < 3), classes=tuple("012")) for part in data.load("digits")))
     monkeypatch.setattr(data, "load", lambda *_, **__: three)
     assert len(sweep.execute(RUN)["confusion"]) == 3
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `execute` gives to `training.fit`, which trains nothing and returns a history made up."""
+    given = {}
+
+    def fit(model, train, test, loss, settings, **options):
+        given.update(options, train=train, test=test, loss=loss, settings=settings)
+        return training.History(valid_accuracy=[0.1, 0.3, 0.2], test_accuracy=[0.9, 0.7, 0.5])
+
+    monkeypatch.setattr(training, "fit", fit)
+    return given
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_run_is_trained_on_the_labels_its_noise_seed_makes_and_tested_on_true_ones(kind, exact, fitted):
+    run = replace(RUN, noise=kind, exact=exact, rate=0.3, noise_seed=5, seed=3)
+    train, test = data.load("digits", train_size=run.train_size)
+    sweep.execute(run)
+    noisy = noise.corrupt(train.labels, kind, 0.3, seed=5, exact=exact, dataset="digits").labels
+    assert torch.equal(fitted["train"].labels, noisy)
+    assert torch.equal(fitted["clean_labels"], train.labels)
+    for part, whole in (("train", train), ("test", test)):
+        assert torch.equal(fitted[part].images, whole.images)
+    assert torch.equal(fitted["test"].labels, test.labels)
+
+
+def test_a_run_is_trained_with_its_own_seed_settings_and_loss_options(fitted):
+    run = replace(RUN, loss="fl", loss_options=(("gamma", 2.0),), seed=3, noise_seed=5)
+    sweep.execute(run)
+    assert fitted["seed"] == 3
+    assert fitted["settings"] == run.settings
+    z, y = torch.randn(20, 10), torch.arange(20) % 10
+    torch.testing.assert_close(fitted["loss"](z, y), losses.make("fl", gamma=2.0)(z, y))
+
+
+def test_a_record_tells_the_last_epochs_accuracy_and_that_of_the_best_on_validation(fitted):
+    told = sweep.execute(RUN)
+    assert {name: told[name] for name in ("test_accuracy", "best_epoch", "best_accuracy")} == {
+        "test_accuracy": 0.5, "best_epoch": 1, "best_accuracy": 0.7,
+    }  # fmt: skip
 
 
 def test_the_recipes_runs_can_be_recorded():

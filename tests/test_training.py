@@ -30,17 +30,30 @@ def fit(settings=PLAIN, model=None, train=DIGITS.train, loss="ce", **options):
     )
 
 
-@pytest.mark.parametrize("augment", ["none", "crop-flip"])
-def test_fit_is_the_plain_loop(augment):
+def prepared(settings, model=None, train=DIGITS.train, seed=0):
+    """A run before its first epoch."""
+    given = model or small(), train, DIGITS.test, losses.make("ce")
+    return training.Fit(*given, settings, seed, None, torch.device("cpu"))
+
+
+def standardised(images):
+    train = DIGITS.train.images.double()
+    return ((images - train.mean()) / train.std(unbiased=False)).float()
+
+
+@pytest.mark.parametrize("changes", [{}, {"augment": "crop-flip"}, {"clip": 0.1}, {"nesterov": True}], ids=str)
+def test_fit_is_the_plain_loop(changes):
     """The same batches through an ordinary loop with torch's optimiser, scheduler and clipping give the same weights; augmented images
     are cut one by one from the zero-padded ones."""
-    ours, history = fit(replace(PLAIN, augment=augment))
-    reference, generator = small(), torch.Generator().manual_seed(0)
+    settings = replace(PLAIN, **changes)
+    ours, history = fit(settings, seed=3)
+    reference, generator = small(), torch.Generator().manual_seed(3)
     torch.randperm(200, generator=generator)  # the validation split's draw, empty here
     images, y = DIGITS.train.images.double(), DIGITS.train.labels
     wide = nn.functional.pad(images, (4, 4, 4, 4))
     reference.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(reference.parameters(), 0.05, momentum=0.9, weight_decay=1e-4)
+    how = {"momentum": 0.9, "weight_decay": 1e-4, "nesterov": settings.nesterov}
+    optimizer = torch.optim.SGD(reference.parameters(), 0.05, **how)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     total = []
 
@@ -51,14 +64,14 @@ def test_fit_is_the_plain_loop(augment):
     for _ in range(3):
         total.append(0.0)
         epoch = data.batches(200, 32, generator)
-        crops = [data.draw_crops(len(index), generator).T.tolist() for index in epoch if augment == "crop-flip"]
+        crops = [data.draw_crops(len(index), generator).T.tolist() for index in epoch if settings.augment != "none"]
         for index, crop in zip_longest(epoch, crops):
             x = torch.stack([cut(i, *c) for i, c in zip(index, crop, strict=True)]) if crop else images[index]
-            x = ((x - images.mean()) / images.std(unbiased=False)).float()
-            loss = nn.functional.cross_entropy(reference(x.contiguous(memory_format=torch.channels_last)), y[index])
+            x = standardised(x).contiguous(memory_format=torch.channels_last)
+            loss = nn.functional.cross_entropy(reference(x), y[index])
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(reference.parameters(), 5.0)
+            nn.utils.clip_grad_norm_(reference.parameters(), settings.clip)
             optimizer.step()
             total[-1] += loss.item() * len(index) / 200
         schedule.step()
@@ -116,14 +129,35 @@ def test_gradients_are_laid_out_as_their_values_are():
 
 def test_history_agrees_with_the_trained_network():
     model, history = fit()
-    x = DIGITS.test.images.float()
-    train = DIGITS.train.images.double()
-    guess = model.eval()(((x - train.mean()) / train.std(unbiased=False)).float()).argmax(1)
+    guess = model.eval()(standardised(DIGITS.test.images)).argmax(1)
     confusion = np.zeros((10, 10), dtype=int)
     np.add.at(confusion, (DIGITS.test.labels, guess), 1)
     np.testing.assert_array_equal(history.confusion, confusion)
     assert history.test_accuracy[-1] == pytest.approx(np.trace(confusion) / 500)
     np.testing.assert_allclose(history.class_accuracy[-1], np.diag(confusion) / confusion.sum(1))
+
+
+def test_validation_accuracy_is_of_the_images_held_out():
+    off_by_one = DIGITS.train.with_labels((DIGITS.train.labels + 1) % 10)  # of the test set it gets few right
+    run = prepared(replace(PLAIN, valid_fraction=0.25), train=off_by_one)
+    history = run.run(checkpoint=None, progress=False)
+    images, labels = run.valid
+    guess = run.model.eval()(standardised(images)).argmax(1)
+    assert history.valid_accuracy[-1] == (guess == labels).sum() / 50 > 0.3 > history.test_accuracy[-1]
+
+
+def test_shares_of_the_training_set_are_recounted_by_hand():
+    """A network that no longer changes says the same before, during and after the epoch."""
+    clean = DIGITS.train.labels
+    train = DIGITS.train.with_labels(noise.corrupt(clean, "symmetric", 0.4, seed=0).labels)
+    net, _ = fit(replace(PLAIN, epochs=1, lr=0.01), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), train)
+    _, history = fit(replace(PLAIN, epochs=1, lr=0.0), net, train, clean_labels=clean)
+    guess = net(standardised(train.images)).argmax(1)
+    rows = list(zip(guess.tolist(), train.labels.tolist(), clean.tolist(), strict=True))
+    flipped = [(guess, given, true) for guess, given, true in rows if given != true]
+    assert history.train_accuracy == [sum(guess == given for guess, given, _ in rows) / 200]
+    assert history.memorised == [sum(guess == given for guess, given, _ in flipped) / 80]
+    assert history.resisted == [sum(guess == true for guess, _, true in flipped) / 80]
 
 
 def test_memorised_and_resisted_count_flipped_samples_only():
@@ -140,8 +174,7 @@ def test_memorised_and_resisted_count_flipped_samples_only():
 
 @pytest.mark.parametrize(("warmup", "lr_min"), [(0, 0.0), (0, 0.01), (2, 0.0)])
 def test_learning_rate_is_torchs_cosine(warmup, lr_min):
-    settings = Settings(epochs=9, lr=0.1, warmup=warmup, lr_min=lr_min, precision="float32")
-    run = training.Fit(small(), DIGITS.train, DIGITS.test, losses.make("ce"), settings, 0, None, torch.device("cpu"))
+    run = prepared(Settings(epochs=9, lr=0.1, warmup=warmup, lr_min=lr_min, precision="float32"))
     ours = []
     for epoch in range(9):
         run.set_lr(epoch)
@@ -154,15 +187,37 @@ def test_learning_rate_is_torchs_cosine(warmup, lr_min):
         optimizer.step()
         schedule.step()
     np.testing.assert_allclose(ours[warmup:], expected)
-    assert ours[:warmup] == sorted(ours[:warmup])
+
+
+def test_warm_up_climbs_to_the_peak_in_equal_steps():
+    run = prepared(Settings(epochs=5, lr=0.4, warmup=3, lr_min=0.1, precision="float32"))
+    rates = []
+    for epoch in range(5):
+        run.set_lr(epoch)
+        rates.append(run.optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3, 0.4, 0.25])  # the last is the cosine's middle
+
+
+def test_a_state_space_models_system_learns_slowly_and_does_not_decay():
+    settings = Settings(epochs=4, optimizer="adamw", lr=0.01, weight_decay=0.05, view="sequence", precision="float32")
+    net = models.make("s4d", d_input=1, num_classes=10, d_model=4, n_layers=1)
+    names = {p: name.split(".")[-1] for name, p in net.named_parameters()}
+    run = prepared(settings, net)
+    groups = rest, slow = run.optimizer.param_groups
+    assert {names[p] for p in slow["params"]} == {"log_dt", "log_A_real", "A_imag"}
+    assert len(rest["params"]) + len(slow["params"]) == len(names)
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+    rates = []
+    for epoch in range(4):
+        run.set_lr(epoch)
+        rates.append([group["lr"] for group in groups])
+    cosine = [1.0, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4]  # of 0, 45, 90 and 135 degrees, from 1 to 0
+    np.testing.assert_allclose(rates, [[0.01 * share, 0.001 * share] for share in cosine])
 
 
 def test_validation_split_is_held_out_and_seeded():
     def split(seed):
-        settings = Settings(valid_fraction=0.25, precision="float32")
-        run = training.Fit(
-            small(), DIGITS.train, DIGITS.test, losses.make("ce"), settings, seed, None, torch.device("cpu")
-        )
+        run = prepared(Settings(valid_fraction=0.25, precision="float32"), seed=seed)
         return {part.numpy().tobytes() for part in run.train[0]}, {part.numpy().tobytes() for part in run.valid[0]}
 
     train, valid = split(0)
@@ -219,6 +274,28 @@ def test_bfloat16_learns_as_float32_does():
     _, exact = fit(Settings(**settings, precision="float32"))
     _, half = fit(Settings(**settings, precision="bfloat16"))
     assert half.test_accuracy[-1] == pytest.approx(exact.test_accuracy[-1], abs=0.06)
+    assert half.loss != exact.loss
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_layers_compute_in_the_precision_told(precision):
+    net, seen = small(), []
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda _, given, out: seen.append(str(out.dtype)))
+    fit(replace(PLAIN, epochs=1, precision=precision), net)
+    assert set(seen) == {f"torch.{precision}"}
+
+
+def test_the_seed_draws_dropouts_masks():
+    def masks(seed):
+        seen, drop = [], nn.Dropout(0.5)
+        drop.register_forward_hook(lambda _, given, out: seen.append(out == 0) if drop.training else None)
+        fit(replace(PLAIN, epochs=1), nn.Sequential(nn.Flatten(), drop, nn.Linear(64, 10)), seed=seed)
+        return torch.cat(seen)
+
+    assert torch.equal(masks(1), masks(1))
+    assert not torch.equal(masks(1), masks(2))
 
 
 def test_statistics_are_numpys():
@@ -339,6 +416,8 @@ HALF_RATE = {"view": "sequence", "half_rate": True}
         (None, {}, {"classes": tuple("abcdefghijkl")}, {}, "same channels and classes"),
         (models.SequenceClassifier(1, 10, d_model=4, n_layers=1), {}, {"images": DIGITS.test.images.repeat(1, 1, 1, 2)},
          {"view": "sequence-permuted"}, "one size to be permuted alike"),
+        (None, vars(DIGITS.train.select([])), {}, {}, "train is empty"),
+        (None, {}, vars(DIGITS.test.select([])), {}, "test is empty"),
         (None, {"images": DIGITS.train.images[:-7]}, {}, {}, "train must have a label an image"),
         (None, {}, {"images": DIGITS.test.images[:-7]}, {}, "test must have a label an image"),
     ],

@@ -192,6 +192,20 @@ def test_the_step_may_have_another_precision_and_the_length_any_integer_type(ker
     torch.testing.assert_close(K, kernel(*system, dt.float(), np.int64(20)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [ssm.diagonal_kernel, ssm.dense_kernel, ssm.dplr_kernel])
+def test_async_kernel_ages_the_state_by_its_gap(kernel):
+    """K_l = C exp(2.5 dt A)^l A^-1 (exp(dt A) - I) B, of the system in real coordinates."""
+    *system, dt = inputs(kernel)
+    K = kernel(*system, dt, 5, "async", gaps=2.5)
+    if kernel is not ssm.dense_kernel:
+        A, *P, B, C = system
+        system = *kernels.dplr_to_dense(A, P[0] if P else torch.zeros_like(A), B), kernels.real_row(C)
+    for h, (A, B, C) in enumerate(zip(*system, strict=True)):
+        Bb = torch.linalg.solve(A, torch.matrix_exp(dt[h] * A) @ B - B)
+        expected = torch.stack([C @ torch.matrix_exp(2.5 * l * dt[h] * A) @ Bb for l in range(5)])
+        torch.testing.assert_close(K[h], expected, rtol=1e-7, atol=1e-9)  # A^-1 costs digits
+
+
 # --------------------------------------------------------------------------------------------------------- convolution
 
 

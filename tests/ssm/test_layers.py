@@ -12,7 +12,7 @@ from safetensors.torch import load_model, save_file, save_model
 from torch.nn.utils import prune
 
 from saidl import ssm
-from saidl.ssm import kernels
+from saidl.ssm import hippo, kernels
 
 LAYERS = [ssm.S4D, ssm.S4]
 EVEN = ssm.METHODS[:-1]  # those for evenly spaced input
@@ -193,6 +193,16 @@ def test_async_with_even_gaps_is_zoh_and_a_pause_is_silence(cls):
 
 
 @pytest.mark.parametrize("cls", LAYERS)
+@torch.no_grad()
+def test_async_at_half_the_rate_is_a_layer_of_half_the_step(cls):
+    events, halved = make(cls, "async"), make(cls, "async")
+    halved.log_dt += math.log(0.5)
+    u, gaps = torch.randn(2, 5, 3, dtype=torch.float64), [1, 2.5, 0, 1, 4]
+    torch.testing.assert_close(events(u, rate=0.5, gaps=gaps), halved(u, gaps=gaps))
+    torch.testing.assert_close(events.kernel(5, rate=0.5), halved.kernel(5))
+
+
+@pytest.mark.parametrize("cls", LAYERS)
 def test_state_dict_knows_no_length(cls):
     layer = cls(4, 8)
     before = {k: v.shape for k, v in layer.state_dict().items()}
@@ -360,6 +370,13 @@ def test_initial_values(cls):
     assert layer.C.square().sum(-1).mean().item() == pytest.approx(1, abs=0.05)
     slow = {name for name, _ in layer.named_parameters()} & set(layer.slow_parameters)
     assert slow == {"log_dt", "log_A_real", "A_imag"} | ({"P", "B"} if cls is ssm.S4 else set())
+
+
+def test_s4_starts_from_hippos_low_rank_term_and_input():
+    layer, (_, P, B, _) = make(ssm.S4), hippo.normal_plus_low_rank(6)
+    for parameter, expected in ((layer.P, P), (layer.B, B)):
+        initial = torch.view_as_complex(parameter.detach())  # rounded to single precision
+        torch.testing.assert_close(initial, expected.expand(3, 3), rtol=1e-6, atol=1e-6)
 
 
 def test_s4d_by_hand_and_with_trained_B():

@@ -284,6 +284,19 @@ def test_same_seed_same_bits(digits):
     assert once == again
 
 
+def test_another_seed_draws_other_weights():
+    one, other = (s4.Classifier(1, 2, 4, 4, 1, seed=seed).params for seed in (0, 1))
+    for p, q in zip(one, other, strict=True):  # encoder, block, decoder
+        assert (p["W"] != q["W"]).all()
+    assert (one[1]["C"] != other[1]["C"]).all()
+
+
+def test_another_seed_of_training_takes_other_batches():
+    x, y = np.random.default_rng(0).standard_normal((16, L, 2)), np.arange(16) % 5
+    one, other = (list(s4.train(small("s4d"), x, y, epochs=1, batch_size=4, seed=seed)) for seed in (0, 1))
+    assert one != other
+
+
 def test_glu_does_not_overflow():
     y, cache = s4.glu(np.array([1, 1, 1e4, -1e4], "float32").reshape(1, 4, 1))
     np.testing.assert_array_equal(y.ravel(), [1, 0])
