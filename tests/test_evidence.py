@@ -31,6 +31,7 @@ def test_closed_forms():
     for _, right, flipped, *_ in evidence.flipped_bilinear().itertuples(index=False):
         assert right * flipped == pytest.approx(1)
         assert right < 1
+    assert evidence.kin().kept[0] == 100
     assert evidence.operator_order()["sum"].tolist() == pytest.approx([1, 81])
     pulls = evidence.pulls()
     assert pulls.loc["ce", 0.1] == pytest.approx(0.9)

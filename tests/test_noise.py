@@ -153,6 +153,12 @@ def test_cifar100_moves_to_the_next_class_of_the_superclass_circularly():
     np.testing.assert_allclose(noise.transition_matrix("asymmetric", 0.3, 100, "cifar100"), expected)
 
 
+def test_the_moves_of_published_cifar100_tables_stay_inside_five_consecutive_labels():
+    block = 0.7 * np.eye(5) + 0.3 * np.roll(np.eye(5), 1, axis=1)
+    T = noise.transition_matrix("asymmetric", 0.3, 100, "cifar100-consecutive")
+    np.testing.assert_allclose(T, np.kron(np.eye(20), block))
+
+
 def test_cifar100_moves_stay_inside_superclasses():
     T = noise.transition_matrix("asymmetric", 0.3, 100, "cifar100")
     assert sorted(c for group in noise.CIFAR100_SUPERCLASSES for c in group) == list(range(100))

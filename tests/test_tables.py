@@ -347,7 +347,11 @@ def test_settings_tables_leave_nothing_out():
 def test_every_published_method_that_we_have_is_known_to_the_losses():
     known = tables.published()
     assert all(losses.resolve(loss) == loss for loss in known.loss.dropna().unique())
-    assert set(known.noise.dropna()) <= set(experiments.KINDS)
+    assert set(known.noise.dropna()) <= {*experiments.KINDS, "asymmetric-consecutive"}
+    ours = experiments.grid("paper", task="cifar100-noise", noise=["asymmetric", "asymmetric-sequential"], rate=0.4)
+    assert not {run.noise for run in ours} & set(
+        known[known.dataset == "cifar100"].noise
+    )  # made by other moves than ours
 
 
 def test_latex_of_awkward_text():

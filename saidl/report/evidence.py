@@ -70,6 +70,15 @@ def operator_order(num_classes: int = 10) -> pd.DataFrame:
     return pd.DataFrame({"code": ["meant", "written"], "sum": [right, right * (num_classes - 1) ** 2]})
 
 
+def kin() -> pd.DataFrame:
+    """CIFAR-100's asymmetric moves in the superclasses and in runs of five consecutive labels, as published tables have them: how many
+    of the hundred stay in their superclass."""
+    group = {c: i for i, members in enumerate(noise.CIFAR100_SUPERCLASSES) for c in members}
+    names = {"superclasses": "cifar100", "consecutive": "cifar100-consecutive"}
+    kept = [sum(group[a] == group[b] for a, b in noise.MOVES[name]) for name in names.values()]
+    return pd.DataFrame({"moves": list(names), "kept": kept})
+
+
 def best_on_test(frame: pd.DataFrame, profile: str, kind: str = "symmetric", rate: str = "0.4") -> pd.DataFrame:
     """Reporting the best epoch on the test set instead of the last, per loss, in per cent: what it adds where a network
     first learns and then memorises. Also the last resort that is allowed: the best epoch on held-out noisy labels."""

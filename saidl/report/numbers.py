@@ -399,5 +399,6 @@ EVIDENCE = {
     "detached-focal": (evidence.detached_focal, percent),
     "inclusive": (evidence.inclusive, lambda rate: percent(100 * rate, 0)),
     "flipped-bilinear": (evidence.flipped_bilinear, short),
-    "operator-order": (evidence.operator_order, lambda value: f"{value:.0f}"),
+    "operator-order": (evidence.operator_order, number),
+    "kin": (evidence.kin, number),
 }
