@@ -144,9 +144,9 @@ def named(run) -> str:
 
 
 def told_apart(run) -> str:
-    """What runs of one name can differ in: the options of network and loss, and how the noise was drawn."""
+    """What runs of one name can differ in: the options of network and loss, how the noise was drawn, the epochs."""
     options = [f"{name} {value}" for name, value in (*run.model_options, *run.loss_options)]
-    return ", ".join([*options, *([f"exact {run.exact}"] if run.rate else [])])
+    return ", ".join([*options, *([f"exact {run.exact}"] if run.rate else []), f"{run.settings.epochs} epochs"])
 
 
 FULL_SIZES = {

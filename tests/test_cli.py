@@ -7,6 +7,8 @@ import pytest
 
 from saidl import cli, experiments, results
 
+from .test_tables import record
+
 
 def test_help_imports_nothing_heavy():
     heavy = "[m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules]"
@@ -61,6 +63,20 @@ def test_no_two_runs_of_a_queue_look_alike(profile, tmp_path, capsys):
     assert cli.main(["sweep", "--profile", profile, "--dry-run", "--store", str(tmp_path)]) == 0
     described = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[:-1]]
     assert len(set(described)) == len(described) == len(experiments.queue(profile))
+
+
+@pytest.mark.parametrize(("jobs", "hours"), [(1, "40.0"), (2, "20.0"), (5, "8.0")])
+def test_time_grows_with_epochs_and_shrinks_with_workers(jobs, hours, tmp_path):
+    half, runs = experiments.grid("quick", epochs=20), experiments.grid("quick", loss=["ce", "mae"])
+    done = record(*half, 0.9, seconds=36000, parameters=cli.parameters("small-cnn", (), "noise"))
+    done["data"]["train"] = cli.FULL_SIZES["digits"]
+    results.write(done, tmp_path)
+    timed = results.load(tmp_path)
+    *lines, total = cli.estimate([*half, *runs], timed, timed, jobs).splitlines()
+    assert [line.split(" seed 0  ")[1] for line in lines] == [
+        "done  (20 epochs)", "about 72000 s  (40 epochs)", "about 72000 s",
+    ]  # fmt: skip
+    assert f"2 to do: on a machine like the one that was timed, about {hours} hours with {jobs} at once" in total
 
 
 def test_data_describes_a_set(capsys):

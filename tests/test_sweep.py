@@ -155,7 +155,7 @@ def fitted(monkeypatch):
     given = {}
 
     def fit(model, train, test, loss, settings, **options):
-        given.update(options, train=train, test=test, loss=loss, settings=settings)
+        given.update(options, model=model, train=train, test=test, loss=loss, settings=settings)
         return training.History(valid_accuracy=[0.1, 0.3, 0.2], test_accuracy=[0.9, 0.7, 0.5])
 
     monkeypatch.setattr(training, "fit", fit)
@@ -183,6 +183,24 @@ def test_a_run_is_trained_with_its_own_seed_settings_and_loss_options(fitted):
     assert fitted["settings"] == run.settings
     z, y = torch.randn(20, 10), torch.arange(20) % 10
     torch.testing.assert_close(fitted["loss"](z, y), losses.make("fl", gamma=2.0)(z, y))
+
+
+def test_the_first_weights_are_of_the_runs_seed_alone(fitted):
+    def weights(seed, callers):
+        torch.manual_seed(callers)
+        sweep.execute(replace(RUN, seed=seed))
+        return torch.cat([p.flatten() for p in fitted["model"].parameters()])
+
+    assert torch.equal(weights(3, callers=0), weights(3, callers=1))
+    assert not torch.equal(weights(3, callers=0), weights(4, callers=0))
+
+
+@pytest.mark.parametrize(("view", "channels"), [("sequence", 3), ("sequence-gray", 1)])
+def test_a_network_for_sequences_has_an_input_for_every_channel_shown(view, channels, fitted, monkeypatch):
+    colour = data.Split(*(replace(part, images=part.images.expand(-1, 3, -1, -1)) for part in data.load("digits")))
+    monkeypatch.setattr(data, "load", lambda *_, **__: colour)
+    sweep.execute(*experiments.grid("smoke", task="digits-sequence", view=view))
+    assert fitted["model"].d_input == channels
 
 
 def test_a_record_tells_the_last_epochs_accuracy_and_that_of_the_best_on_validation(fitted):

@@ -536,6 +536,15 @@ def test_a_checkpoint_of_other_data_is_not_continued(tmp_path, monkeypatch, caps
         assert ("starting over" in capsys.readouterr().out) != continued
 
 
+def test_a_checkpoint_is_not_continued_in_another_precision(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    settings = replace(PLAIN, precision="auto")
+    for can, continued in ((False, True), (False, True), (True, False)):
+        monkeypatch.setattr(training, "multiplies_bfloat16", lambda device, can=can: can)
+        fit(settings, checkpoint=tmp_path / "c.pt")
+        assert ("it is another run's" in capsys.readouterr().out) != continued
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="torch finds no GPU"):
