@@ -218,6 +218,7 @@ def described(run: Run) -> dict:
     return {
         "schema": results.SCHEMA, "id": run.id, "run": run.to_dict(), "versions": versions(), "device": device_name(),
         "precision": training.chosen_precision(run.settings, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "threads": torch.get_num_threads(),  # another number sums in another order
     }  # fmt: skip
 
 

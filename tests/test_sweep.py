@@ -330,6 +330,7 @@ def test_a_single_run_shows_its_epochs(tmp_path, capsys):
 def test_a_record_says_how_exact_it_is_and_which_code_made_it(tmp_path):
     told = results.read(tmp_path / f"{sweep.run([RUN], tmp_path, progress=False).id[0]}.json")
     assert told["precision"] == "float32"  # digits' recipe
+    assert told["threads"] == 1
     auto = replace(RUN.settings, precision="auto")
     assert sweep.described(replace(RUN, settings=auto))["precision"] in ("float32", "bfloat16")
     assert len(told["versions"]["code"]) == 8
