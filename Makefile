@@ -21,7 +21,7 @@ setup: .venv/.ready  ## make .venv with the pinned packages
 	@touch $@
 
 # memory is kept, not handed back to Linux and fetched again: README, Speed
-run: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
+run sweep: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296
 run: setup  ## execute the notebooks (SAIDL_PROFILE=quick unless set), then make the report
 	$(PY) -m tests.notebooks --inplace $(NOTEBOOKS)
 	$(PY) -m saidl.cli report

@@ -112,7 +112,7 @@ def fit(
     """Train `model` in place and say how it went; it comes back to the device that it was on.
 
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
-        scalar; seed >= 0, of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
+        scalar; seed in [0, 2^63), of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
         memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
         continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
         progress, True or a label for the bar.
@@ -129,8 +129,10 @@ def fit(
         raise ValueError(f"device must be one of torch's, not {device!r}") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {str(device)!r}, but torch finds no GPU")
-    whole("seed", seed)
-    clean_labels = None if clean_labels is None else torch.as_tensor(clean_labels)
+    between("seed", whole("seed", seed), 0, 2**63 - 1)  # torch's range
+    if clean_labels is not None:
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # what is no array is named below
+            clean_labels = torch.as_tensor(clean_labels)
     check_data(train, test, clean_labels)
     on_gpu, home = device.type == "cuda", next((p.device for p in model.parameters()), device)
     with (
@@ -509,7 +511,8 @@ def check_arguments(model, train, test, loss, settings, checkpoint) -> None:
 def check_data(train: Images, test: Images, clean_labels: Tensor | None) -> None:
     parts = {"train": train, "test": test}
     if clean_labels is not None:
-        if clean_labels.shape != train.labels.shape or clean_labels.dtype != torch.int64:
+        fits = isinstance(clean_labels, Tensor) and clean_labels.shape == train.labels.shape
+        if not fits or clean_labels.dtype != torch.int64:
             raise ValueError(f"clean_labels must be int64 of shape ({len(train)},), not {form(clean_labels)}")
         parts["clean"] = train.with_labels(clean_labels)
     for name, part in parts.items():

@@ -458,12 +458,15 @@ class Margin(nn.Module):
         ({"device": "toaster"}, "device must be one of torch's, not 'toaster'"),
         ({"checkpoint": "no/such/folder/c.pt"}, "checkpoint must be a file in a folder that exists"),
         ({"checkpoint": "."}, "checkpoint must be a file"),
+        ({"clean_labels": "abc"}, "clean_labels must be int64 of shape .*, not str"),
+        ({"clean_labels": [0, 1]}, "clean_labels must be int64 of shape"),
+        ({"seed": 2**70}, "seed must be a number in"),
     ],
 )
 def test_bad_arguments_are_named(changes, message):
     given = {"model": small(), "train": DIGITS.train, "test": DIGITS.test, "loss": losses.make("ce"), "settings": PLAIN}
     with pytest.raises(ValueError, match=message):
-        training.fit(**given | changes, seed=0)
+        training.fit(**given | {"seed": 0} | changes)
 
 
 @pytest.mark.parametrize("view", training.VIEWS)
