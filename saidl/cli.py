@@ -144,9 +144,13 @@ def named(run) -> str:
 
 
 def told_apart(run) -> str:
-    """What runs of one name can differ in: the options of network and loss, how the noise was drawn, the epochs."""
-    options = [f"{name} {value}" for name, value in (*run.model_options, *run.loss_options)]
-    return ", ".join([*options, *([f"exact {run.exact}"] if run.rate else []), f"{run.settings.epochs} epochs"])
+    """What runs of one name can differ in: the options of network and loss, how the noise was drawn, settings unlike the recipe's."""
+    from saidl import experiments
+
+    usual = vars(experiments.recipe(run.profile, run.task)[-1])
+    changed = [(name, value) for name, value in vars(run.settings).items() if value != usual[name]]
+    told = [*run.model_options, *run.loss_options, *([("exact", run.exact)] if run.rate else []), *changed]
+    return ", ".join(f"{name} {value}" for name, value in told) or "the recipe"
 
 
 FULL_SIZES = {

@@ -315,16 +315,17 @@ def whole_run(frame: pd.DataFrame, loss: str) -> dict | None:
 
 def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     """The classes that the first epochs lose, a row a finished run: loss, alpha and beta (NaN if it has none), precision, decay (of the
-    weights), seed, epochs, and the classes lost after the first of them (`lost`) and after the last (`later`). Of runs that differ in
-    epochs alone, the longest."""
+    weights), nesterov (or plain momentum), seed, epochs, and the classes lost after the first of them (`lost`) and after the last
+    (`later`). Of runs that differ in epochs alone, the longest."""
     rows = frame[frame.status == "done"].sort_values("epochs", kind="stable")
     weights = {name: [options.get(name, NAN) for options in rows.loss_options] for name in ("alpha", "beta")}
     settings = list(map(settings_of, rows.record))
     out = rows[["loss", "seed", "epochs"]].assign(
         **weights, precision=[s.precision for s in settings], decay=[s.weight_decay for s in settings],
+        nesterov=[s.nesterov for s in settings],
         lost=[lost_classes(record, 0) for record in rows.record], later=[lost_classes(record) for record in rows.record],
     )  # fmt: skip
-    return out.drop_duplicates(["loss", "alpha", "beta", "precision", "decay", "seed"], keep="last")
+    return out.drop_duplicates(["loss", "alpha", "beta", "precision", "decay", "nesterov", "seed"], keep="last")
 
 
 def released_epochs() -> pd.DataFrame:

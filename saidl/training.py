@@ -112,10 +112,10 @@ def fit(
     """Train `model` in place and say how it went; it comes back to the device that it was on.
 
     Arguments: train, with the labels to learn from; test, with the true ones; loss, a module of `saidl.losses` or any (logits, labels) ->
-        scalar; seed in [0, 2^63), of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training labels, for
-        memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20 seconds and
-        continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is safe);
-        progress, True or a label for the bar.
+        scalar; seed in [0, 2^63), of shuffling, augmentation, dropout and the validation split; clean_labels (N,), the true training
+        labels, for memorisation; device (default: a GPU if there is one); checkpoint, a file written after an epoch at most every 20
+        seconds and continued from if it is of the same experiment, with its weights, not the model's (yours to remove, once the result is
+        safe); progress, True or a label for the bar.
     Returns: History. The network has seen images standardised by the training set's statistics: `logits` shows it others alike. Images are
         laid out channels last where the network takes them so, which is faster; its weights stay in that layout.
     Raises ValueError, before any training, for an empty set or labels outside its classes, for sets or a network that do not fit one

@@ -74,7 +74,7 @@ def test_time_grows_with_epochs_and_shrinks_with_workers(jobs, hours, tmp_path):
     timed = results.load(tmp_path)
     *lines, total = cli.estimate([*half, *runs], timed, timed, jobs).splitlines()
     assert [line.split(" seed 0  ")[1] for line in lines] == [
-        "done  (20 epochs)", "about 72000 s  (40 epochs)", "about 72000 s",
+        "done  (epochs 20)", "about 72000 s  (the recipe)", "about 72000 s",
     ]  # fmt: skip
     assert f"2 to do: on a machine like the one that was timed, about {hours} hours with {jobs} at once" in total
 

@@ -226,14 +226,16 @@ def test_what_differs_from_the_recipe_is_told(tmp_path):
 def test_runs_at_the_scripts_settings_are_counted_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
     cell = {"task": "mnist-noise", "loss": "mae", "noise": "asymmetric", "rate": 0.4, "epochs": 3, "lr_min": 0.01}
-    runs = experiments.grid("paper", **cell, seed=[0, 123], nesterov=False, weight_decay=1e-3)
-    for run, last in zip(runs + experiments.grid("paper", **cell, seed=515), (0.9, 0.0, 0.0), strict=True):
+    plain = {"nesterov": False, "seed": [0, 123]}
+    runs = experiments.grid("paper", **cell, **plain, weight_decay=1e-3) + experiments.grid("paper", **cell, **plain)
+    for run, last in zip(runs + experiments.grid("paper", **cell, seed=515), (0.9, 0.0, 0.0, 0.0, 0.0), strict=True):
         made = record(run, 0.9)
         made["history"]["class_accuracy"] = [[0.0] * 10, [0.9] * 10, [0.9] * 9 + [last]]
         results.write(made, tmp_path / "authors-seeds")
     numbers = Numbers(results.load(tmp_path))
     assert numbers["scripts/mae"] == "2 of 2"
     assert numbers["scripts/mae/3"] == "1 of 2"
+    assert numbers["scripts/mae/3/0.01"] == "2 of 2"
     assert numbers["scripts/rce"] == NOT_RUN
 
 

@@ -20,6 +20,7 @@ CHANGES = {  # what was changed in MNIST's recipe, as `tables.editions` puts it
     "float32": "precision float32",
     "scripts": "equal shares, nesterov no, weight decay 0.001",  # the decay and momentum of the authors' first scripts
     "step": "nesterov no, weight decay 0.001",  # the same under asymmetric noise
+    "plain": "nesterov no",  # their momentum alone
 }
 
 
@@ -219,8 +220,11 @@ class Numbers:
         if ("beta" in dict(known.loss_options)) != beta[:1].isdigit():
             raise ValueError(f"{loss} is to be named with the weights of a pair, and with them alone")
         weights = f"α {alpha}, β {beta}" if beta[:1].isdigit() else beta.replace("gamma", "γ")
-        table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"]).ours
-        return percent(table.get((noise, rate, loss, CHANGES[change], weights), tables.NAN))
+        table = tables.editions(self.frame).set_index(["noise", "rate", "loss", "changed", "weights"])
+        ours, std = (
+            table[name].get((noise, rate, loss, CHANGES[change], weights), tables.NAN) for name in ("ours", "std")
+        )
+        return percent(ours, std=std)
 
     def the_early(self, loss, beta=None, alpha="1", precision="auto", epoch="1"):
         """In how many seeds a class is lost after the first epoch, or the last of so many, on MNIST at asymmetric 0.4 (the store
@@ -232,11 +236,12 @@ class Numbers:
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
         return seeds_losing(runs, epoch)
 
-    def the_scripts(self, loss, epoch="1"):
-        """The same with the seeds, the decay and momentum, and the weights of the authors' first scripts (the store "authors-seeds")."""
+    def the_scripts(self, loss, epoch="1", decay="0.001", beta="1"):
+        """The same with the seeds and the momentum of the authors' first scripts (the store "authors-seeds"); their decay and a pair's
+        weights unless others are named."""
         runs = tables.first_epochs(results.load(results.recorded("authors-seeds"), quarantine=False))
-        runs = runs[(runs.loss == losses.resolve(loss)) & (runs.decay == 0.001)]
-        return seeds_losing(runs, epoch)
+        runs = runs[(runs.loss == losses.resolve(loss)) & (runs.decay == float(decay)) & ~runs.nesterov.astype(bool)]
+        return seeds_losing(runs[runs.beta.isin([float(beta), tables.NAN])], epoch)
 
     def the_released(self, loss, rate, late="1"):
         """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and
