@@ -5,6 +5,7 @@ import pytest
 from saidl import experiments, results, tables
 from saidl.report import evidence
 
+from .test_noise import CIFAR100_COARSE
 from .test_tables import record
 
 
@@ -31,7 +32,8 @@ def test_closed_forms():
     for _, right, flipped, *_ in evidence.flipped_bilinear().itertuples(index=False):
         assert right * flipped == pytest.approx(1)
         assert right < 1
-    assert evidence.kin().kept[0] == 100
+    stays = [CIFAR100_COARSE[c] == CIFAR100_COARSE[c - c % 5 + (c + 1) % 5] for c in range(100)]
+    assert evidence.kin().kept.tolist() == [100, sum(stays)]
     assert evidence.operator_order()["sum"].tolist() == pytest.approx([1, 81])
     pulls = evidence.pulls()
     assert pulls.loc["ce", 0.1] == pytest.approx(0.9)
