@@ -38,7 +38,8 @@ CITED = {  # how a source of published.csv begins -> its key in the report's bib
 
 @cache
 def published() -> pd.DataFrame:
-    """The papers' numbers, a row each, with source, protocol and how they were verified; accuracies in per cent."""
+    """The papers' numbers, a row each, with source, protocol and, for noise, how they were verified; accuracies in per cent. `noise` is one
+    of `noise.KINDS`, or "asymmetric-consecutive": asymmetric with the moves of `noise.MOVES["cifar100-consecutive"]`."""
     table = pd.read_csv(Path(__file__).with_name("published.csv"))
     return table.assign(rate=table.rate.map(rate_text))
 
