@@ -329,6 +329,12 @@ def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     return out.drop_duplicates(["loss", "alpha", "beta", "precision", "decay", "nesterov", "seed"], keep="last")
 
 
+def seeds_losing(runs: pd.DataFrame, epoch: int) -> str:
+    """In how many of `first_epochs`' runs a class is lost after the first epoch, or the last of so many: "2 of 3"; "" without a run."""
+    gone = runs.lost if epoch == 1 else runs.later[runs.epochs == epoch]
+    return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else ""
+
+
 def released_epochs() -> pd.DataFrame:
     """The same of the code that Ma et al. 2020 released, at its own weights, its `precision` "released code"; no rows where it is not
     recorded."""

@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from saidl import experiments, losses, results, tables
+from saidl.report import floats
 from saidl.report.numbers import NOT_RUN, Numbers
 from saidl.training import Settings
 
@@ -237,6 +239,7 @@ def test_runs_at_the_scripts_settings_are_counted_apart(tmp_path, monkeypatch):
     assert numbers["scripts/mae/3"] == "1 of 2"
     assert numbers["scripts/mae/3/0.01"] == "2 of 2"
     assert numbers["scripts/rce"] == NOT_RUN
+    assert re.search(r"^MAE & -- & -- & -- & -- & -- & 2 of 2 & 4\.56 & 3\.15", floats.mnist_lost(None), re.M)
 
 
 def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkeypatch):
@@ -281,6 +284,8 @@ def test_seeds_that_lose_a_class_in_the_first_epoch_are_counted(tmp_path, monkey
     numbers = Numbers(results.load(tmp_path))
     assert numbers["early/nfl+mae/10/1/released code"] == "1 of 2"
     assert numbers["early/nfl+mae/10/1/released code/2"] == "1 of 1"
+    told = r"^NFL\+MAE & 2 of 3 & 0 of 1 & 0 of 1 & 1 of 2 & -- & -- & 1\.63 & 0\.19"
+    assert re.search(told, floats.mnist_lost(None), re.M)
     assert tables.released_epochs().lost.tolist() == [[1], [0, 1], []]
     assert numbers["released/mae/0.2"] == "20.0\\,\\%"
     assert numbers["released/mae/0.2/2"] == "10.0 to 20.0\\,\\%"

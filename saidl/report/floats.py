@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from saidl import data, experiments, figures, noise, ssm, study, tables
+from saidl import data, experiments, figures, noise, results, ssm, study, tables
 from saidl.figures import label
 from saidl.report import evidence
-from saidl.tables import Tex, signed, spread, tabular
+from saidl.tables import MISSING, Tex, signed, spread, tabular
 
 SEQUENCE_TASKS = experiments.REAL_TASKS
 NOTHING = r"\emph{Nothing has been recorded for this table yet.}"
@@ -33,7 +33,7 @@ def grid(frame, profile: str) -> str:
     kinds = {"symmetric": "sym.", "asymmetric": "asym."}
     table = tables.accuracies(frame, profile, tuple(kinds))
     columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
-    often = (table != tables.MISSING).to_numpy().mean(0) > 0.5
+    often = (table != MISSING).to_numpy().mean(0) > 0.5
     # the widest of all tables: a rate that few losses were run at, for a study, would make it unreadable
     asked = {cell[1:] for cell in tables.asked(profile)}
     kept = [i for i, column in enumerate(columns) if column in asked or often[i]]
@@ -64,6 +64,33 @@ def editions(frame) -> str:
             [cell, row.weights, row.changed or ("the recipe" if row.recipe else "the loss alone"), ours, *theirs]
         )
     return table_of(["cell", "weights", "changes", "ours", "later", "earlier"], rows, "lllrrr")
+
+
+def mnist_lost(frame) -> str:
+    """MNIST at asymmetric 0.4: in how many seeds a class is lost early, by whose code and at which settings, beside the deviations of the
+    authors' two stored tables."""
+    ours, scripts = (
+        tables.first_epochs(results.load(results.recorded(name), quarantine=False))
+        for name in ("first-epoch", "authors-seeds")
+    )
+    usual, equal = experiments.recipe("paper", "mnist-noise")[-1], [1.0, tables.NAN]  # NaN: a loss without weights
+    ours = ours[(ours.precision == usual.precision) & ours.alpha.isin(equal)]
+    recipe, released = ours[ours.beta.isin([10.0, tables.NAN])], tables.released_epochs()
+    scripts = scripts[(scripts.decay == usual.weight_decay) & ~scripts.nesterov.astype(bool) & scripts.beta.isin(equal)]
+    columns = {
+        ("recipe", 1): recipe, ("recipe", 3): recipe, ("β = 1", 1): ours[ours.beta == 1],
+        ("released code", 1): released, ("released code", 3): released, ("scripts", 3): scripts,
+    }  # fmt: skip
+    known = tables.published()
+    known = known[(known.dataset == "mnist") & (known.noise == "asymmetric") & (known.rate == "0.4")]
+    later, earlier = (known[known.source.str.startswith(s)].set_index("loss")["std"] for s in tables.EDITIONS.values())
+    rows = []
+    for loss in figures.in_order(name for runs in (ours, scripts) for name in runs.loss):
+        counts = [tables.seeds_losing(runs[runs.loss == loss], at) or MISSING for (_, at), runs in columns.items()]
+        unchanged = later.get(loss, tables.NAN)
+        rows.append([label(loss), *counts, spread(earlier.get(loss, unchanged)), spread(unchanged)])
+    heads = [*((name, f"epoch {at}") for name, at in columns), ("earlier", "table"), ("later", "table")]
+    return table_of(["loss", *map(stacked, heads)], rows)
 
 
 def sequence(frame, task: str, profiles=("paper", "laptop")) -> str:
@@ -168,8 +195,7 @@ def bench_losses(frame) -> str:
         [label(n), *(digits(2)(named.get((n, *c), tables.NAN)) for c in columns)]
         for n in dict.fromkeys(key[0] for key in named)
     ]
-    heads = [Tex(rf"\shortstack[r]{{{shape}\\{tables.tex(base)}}}") for shape, base in columns]
-    return table_of(["loss", *heads], rows)
+    return table_of(["loss", *map(stacked, columns)], rows)
 
 
 def saved_bench(frame) -> dict:
@@ -215,6 +241,11 @@ def loss_settings(frame) -> str:
     return table_of(table.columns, table.to_numpy(), "lp{36mm}p{62mm}p{30mm}l")
 
 
+def stacked(lines) -> Tex:
+    """A head of several lines, for a column of numbers."""
+    return Tex(r"\shortstack[r]{" + r"\\".join(map(tables.tex, lines)) + "}")
+
+
 def table_of(header, rows, align=None) -> str:
     return tabular(list(header), list(rows), align) if len(rows) else NOTHING
 
@@ -232,7 +263,7 @@ TABLES = {
     "paper-human": partial(comparison, profile="paper", kind=noise.HUMAN),
     "mnist-symmetric": partial(comparison, profile="paper", kind="symmetric", task="mnist-noise"),
     "mnist-asymmetric": partial(comparison, profile="paper", kind="asymmetric", task="mnist-noise"),
-    "mnist-editions": editions,
+    "mnist-editions": editions, "mnist-lost": mnist_lost,
     "laptop-symmetric": partial(comparison, profile="laptop", kind="symmetric"),
     "laptop-asymmetric": partial(comparison, profile="laptop", kind="asymmetric"),
     "digits-sequence": partial(sequence, task="digits-sequence", profiles=("quick",)),

@@ -36,12 +36,6 @@ def span(values: list[float]) -> str:
     return percent(values[0]) if len(values) == 1 else f"{min(values):.1f} to {percent(max(values))}"
 
 
-def seeds_losing(runs: pd.DataFrame, epoch: str) -> str:
-    """In how many of `tables.first_epochs`' runs a class is lost after the first epoch, or the last of so many."""
-    gone = runs.lost if epoch == "1" else runs.later[runs.epochs == int(epoch)]
-    return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else NOT_RUN
-
-
 class Numbers:
     """What \\val{key} stands for, as LaTeX; a missing run is NOT_RUN. The key's first part names the method, the rest its arguments;
     a profile may carry a task, as in "paper:mnist-noise".
@@ -234,14 +228,14 @@ class Numbers:
         runs = pd.concat([ours, tables.released_epochs()])
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
-        return seeds_losing(runs, epoch)
+        return tables.seeds_losing(runs, int(epoch)) or NOT_RUN
 
     def the_scripts(self, loss, epoch="1", decay="0.001", beta="1"):
         """The same with the seeds and the momentum of the authors' first scripts (the store "authors-seeds"); their decay and a pair's
         weights unless others are named."""
         runs = tables.first_epochs(results.load(results.recorded("authors-seeds"), quarantine=False))
         runs = runs[(runs.loss == losses.resolve(loss)) & (runs.decay == float(decay)) & ~runs.nesterov.astype(bool)]
-        return seeds_losing(runs[runs.beta.isin([float(beta), tables.NAN])], epoch)
+        return tables.seeds_losing(runs[runs.beta.isin([float(beta), tables.NAN])], int(epoch)) or NOT_RUN
 
     def the_released(self, loss, rate, late="1"):
         """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and
@@ -258,12 +252,11 @@ class Numbers:
         table = table[table.recipe & table.apart]
         return str(len(table) if which == "apart" else (table.nearer == which).sum())
 
-    def the_earlier(self, noise, rate, loss, what="accuracy"):
-        """The authors' earlier stored value for MNIST: its "accuracy" or "std"."""
+    def the_earlier(self, noise, rate, loss):
+        """The authors' earlier stored value for MNIST."""
         table = tables.published()
         table = table[table.source.str.startswith(tables.EDITIONS["earlier"]) & (table.loss == loss)]
-        row = table[(table.noise == noise) & (table.rate == rate)].iloc[0]
-        return percent(row.accuracy, 2) if what == "accuracy" else f"{row[what]:.2f}"
+        return percent(table[(table.noise == noise) & (table.rate == rate)].accuracy.iloc[0], 2)
 
     def the_far(self, profile, *kinds):
         """The cells further from the published number than two of its deviations and a point, with the differences."""
