@@ -199,35 +199,17 @@ def test_gaps_memory_minutes_and_classes_never_named_are_found(tmp_path):
     assert numbers["minutes/laptop/smnist/s4d/zoh"] == "3"
 
 
-def test_a_run_counts_as_far_as_it_went_until_it_is_finished(tmp_path, monkeypatch):
-    asym = {"noise": "asymmetric-sequential", "rate": 0.4}
-    (run,), (beside,) = (experiments.grid("paper", loss=loss, **asym) for loss in ("nce+rce", "ce"))
-    history = {
-        "test_accuracy": [0.3, 0.4, 0.5],
-        "class_accuracy": [[0.6, 0.0, 0.0], [0.6, 0.3, 0.0], [0.6, 0.4, 0.01]],
-    }
-    part = {"id": run.id, "history": history, "data": {"classes": ["a", "b", "c"]}}
-    monkeypatch.setattr(results, "recorded", lambda name: tmp_path / name)
-
-    def found(*keys):
-        numbers = Numbers(results.load(tmp_path))
-        return [numbers[f"whole/nce+rce/{key}"] for key in keys]
-
-    assert found("epochs") == [NOT_RUN]
-    shorter = part | {"id": beside.id, "history": {name: values[:2] for name, values in history.items()}}
-    (tmp_path / "unfinished.json").write_text(json.dumps([shorter, part]))
-    assert found("epochs", "back", "lost", "accuracy") == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
-    assert found("accuracy/ce", "epochs/ce", "accuracy/mae") == ["40.0\\,\\%", "2", NOT_RUN]
-    finished = record(run, 0.8)
-    finished["history"]["test_accuracy"] = [0.7, 0.8]
-    results.write(finished, tmp_path)
-    assert found("epochs") == ["2"]
-
-
-def test_a_run_shown_as_unfinished_has_not_been_finished_since():
-    path, store = results.recorded("unfinished.json"), results.recorded("paper")
-    parts = json.loads(path.read_text()) if path.exists() else []
-    assert not [part["id"] for part in parts if results.done(store / f"{part['id']}.json")]
+def test_a_whole_run_tells_which_classes_came_back(tmp_path):
+    (run,) = experiments.grid("paper", loss="nce+rce", noise="asymmetric-sequential", rate=0.4)
+    whole = record(run, 0.5)
+    whole["history"]["test_accuracy"] = [0.3, 0.4, 0.5]
+    whole["history"]["class_accuracy"] = [[0.6, 0.0, 0.0], [0.6, 0.3, 0.0], [0.6, 0.4, 0.01]]
+    whole["data"]["classes"] = ["a", "b", "c"]
+    results.write(whole, tmp_path)
+    numbers = Numbers(results.load(tmp_path))
+    told = [numbers[f"whole/nce+rce/{key}"] for key in ("epochs", "back", "lost", "accuracy")]
+    assert told == ["3", "b by epoch 2", "c", "50.0\\,\\%"]
+    assert numbers["whole/ce/accuracy"] == NOT_RUN
 
 
 def test_own_runs_take_the_place_of_recorded_ones(tmp_path, monkeypatch):

@@ -144,19 +144,19 @@ class Numbers:
             lost = [tables.lost_classes(record, at) for record in rows.sort_values("epochs").record]
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
-    def the_whole(self, loss, what, beside=None):
-        """`tables.whole_run` of a loss: the "epochs" that it has, its test "accuracy" after them (or after as many as that of the loss
-        `beside` has), the classes "lost" then, or those "back" since the first epoch, with the epoch."""
+    def the_whole(self, loss, what):
+        """`tables.whole_run` of a loss: its "epochs", the test "accuracy" after the last, the classes "lost" then, or those "back" since
+        the first epoch, with the epoch."""
         one_of("what", what, ("epochs", "accuracy", "lost", "back"))
-        record, other = (tables.whole_run(self.frame, name) for name in (loss, beside or loss))
-        if record is None or other is None:
+        record = tables.whole_run(self.frame, losses.resolve(loss))
+        if record is None:
             return NOT_RUN
-        names, epochs = record["data"]["classes"], min(len(r["history"]["test_accuracy"]) for r in (record, other))
+        names = record["data"]["classes"]
         back = [f"{names[c]} by epoch {epoch}" for c, epoch in tables.came_back(record).items()]
         lost = [names[c] for c in tables.lost_classes(record)]
         return {
-            "epochs": str(epochs),
-            "accuracy": percent(100 * record["history"]["test_accuracy"][epochs - 1]),
+            "epochs": str(len(record["history"]["test_accuracy"])),
+            "accuracy": percent(100 * record["test_accuracy"]),
             "lost": ", ".join(lost) or "none",
             "back": ", ".join(back) or "none",
         }[what]
