@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from saidl import data, experiments, figures, noise, results, ssm, study, tables
+from saidl import data, experiments, figures, losses, noise, results, ssm, study, tables
 from saidl.figures import label
 from saidl.report import evidence
 from saidl.tables import MISSING, Tex, signed, spread, tabular
@@ -75,7 +75,8 @@ def mnist_lost(frame) -> str:
     )
     usual, equal = experiments.recipe("paper", "mnist-noise")[-1], [1.0, tables.NAN]  # NaN: a loss without weights
     ours = ours[(ours.precision == usual.precision) & ours.alpha.isin(equal)]
-    recipe, released = ours[ours.beta.isin([10.0, tables.NAN])], tables.released_epochs()
+    beta = losses.settings("nce+rce", "mnist")[0]["beta"]
+    recipe, released = ours[ours.beta.isin([beta, tables.NAN])], tables.released_epochs()
     scripts = scripts[(scripts.decay == usual.weight_decay) & ~scripts.nesterov.astype(bool) & scripts.beta.isin(equal)]
     columns = {
         ("recipe", 1): recipe, ("recipe", 3): recipe, ("β = 1", 1): ours[ours.beta == 1],
