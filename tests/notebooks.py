@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 from saidl import results
 
@@ -53,7 +53,7 @@ def execute(path: Path, inplace: bool, env: dict[str, str]) -> tuple[Path, str |
     client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=where, extra_arguments=quiet)
     try:
         client.execute(env=os.environ | env)
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+    except (CellExecutionError, CellTimeoutError, RuntimeError) as error:  # the last: a kernel that dies
         return path, str(error), time.perf_counter() - began
     if inplace:
         clean(notebook)
