@@ -198,7 +198,7 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, cha
     large = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
 
     own = {"l1": penalty, "weight_decay": 0.0} if penalty else {}
-    own |= {"lr": BASELINE_LR} if net in BASELINES and profile in ("laptop", "paper") else {}
+    own |= {"lr": BASELINE_LR} if net in BASELINES else {}
     own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
     own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
     own |= WHOLE if large else {}

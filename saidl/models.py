@@ -190,6 +190,7 @@ class SequenceClassifier(nn.Module):
         fits = isinstance(x, Tensor) and x.ndim == 3 and x.shape[1] > 0 and x.shape[2] == self.d_input
         if not fits or not x.is_floating_point():
             raise ValueError(f"input must be (B, L, {self.d_input}) with L >= 1, floating point, not {form(x)}")
+        ssm.layers.check_rate(rate)
         if rate != 1 and self.layer not in ("s4d", "s4"):
             raise ValueError(f"{self.layer} has no sampling rate: rate must be 1, not {rate!r}")
         x = self.encoder(x)
@@ -213,11 +214,13 @@ class SequenceClassifier(nn.Module):
         """One more input (B, d_input) -> the logits (B, num_classes) of the sequence so far, and the next state.
 
         What `forward` gives in evaluation, at the same cost for every input; training, dropout is drawn at every step.
-        Raises ValueError for x_t of another shape than the state's batch and d_input.
+        Raises ValueError for a state that is not this network's, or x_t of another shape than the state's batch and d_input.
         """
+        if not isinstance(state, tuple) or len(state) != 3 or len(state[0]) != len(self.blocks):
+            raise ValueError(f"state must be this network's, of `initial_state` or `step`, not {form(state)}")
         layers, total, count = state
-        if not isinstance(x_t, Tensor) or x_t.shape != (len(total), self.d_input):
-            raise ValueError(f"x_t must be ({len(total)}, {self.d_input}), not {form(x_t)}")
+        if not isinstance(x_t, Tensor) or x_t.shape != (len(total), self.d_input) or not x_t.is_floating_point():
+            raise ValueError(f"x_t must be ({len(total)}, {self.d_input}), floating point, not {form(x_t)}")
         x, after = self.encoder(x_t).unsqueeze(1), []
         for block, of_layer in zip(self.blocks, layers, strict=True):
             x, of_layer = block.step(x, of_layer)
@@ -378,8 +381,10 @@ def matched_width(layer: str, options: dict, *, d_input: int = 1) -> int:
 def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict]:
     """Optimiser groups: a layer's `slow_parameters` (A, B, dt) at min(lr, 1e-3) and no decay, the rest as told.
 
-    Raises ValueError for an lr or a weight_decay that is no finite number of at least 0.
+    Raises ValueError for an lr or a weight_decay that is no finite number of at least 0, or a model that is no network.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch module, not {form(model)}")
     lr, weight_decay = between("lr", lr, 0, math.inf, True), between("weight_decay", weight_decay, 0, math.inf, True)
     marked = (p for m in model.modules() for name in getattr(m, "slow_parameters", ()) for p in trained(m, name))
     slow = {id(p): p for p in marked}

@@ -344,8 +344,7 @@ class Fit:
     @torch.inference_mode()
     def guesses(self, images: Tensor, every: int = 1) -> Tensor:
         self.forward.eval()
-        size = 1000 if self.settings.view == "image" else 4 * self.settings.batch_size
-        return torch.cat([self.predict(part, every).argmax(1) for part in images.split(size)])
+        return torch.cat([self.predict(part, every).argmax(1) for part in images.split(at_once(self.settings))])
 
     # ---------------------------------------------------------------------------------------------------------- the input
 
@@ -441,7 +440,7 @@ def logits(model: nn.Module, images: Images, train: Images, settings: Settings) 
     shown, channel = partial(view, settings), 1 if settings.view == "image" else 2
     mean, std = statistics(map(shown, train.images.split(4096)), channel)
     order = data.permutation(train.images[0, 0].numel()) if settings.view == "sequence-permuted" else slice(None)
-    parts = (((shown(x) - mean) / std)[:, order] for x in images.images.split(1000))
+    parts = (((shown(x) - mean) / std)[:, order] for x in images.images.split(at_once(settings)))
     model.eval()
     return torch.cat([model(x.to(device)).cpu() for x in parts])
 
@@ -452,6 +451,12 @@ def logits(model: nn.Module, images: Images, train: Images, settings: Settings) 
 def view(settings: Settings, images: Tensor) -> Tensor:
     """What a network is shown, not yet standardised: (B, C, H, W), or (B, L, d) for sequences."""
     return images.float() if settings.view == "image" else data.as_sequence(images, settings.view == "sequence-gray")
+
+
+def at_once(settings: Settings) -> int:
+    """How many samples are shown to a network that does not train: of sequences, whose memory grows with their length, no more than a few
+    training batches."""
+    return 1000 if settings.view == "image" else 4 * settings.batch_size
 
 
 def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:

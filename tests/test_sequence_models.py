@@ -402,6 +402,22 @@ def test_bad_options_of_a_block(block, options, message):
         block(**{"mixer": ssm.S4D(8), "d_model": 8} | options)
 
 
+def test_parameter_groups_of_no_network():
+    with pytest.raises(ValueError, match="model must be a torch module"):
+        models.parameter_groups([nn.Parameter(torch.zeros(2))], 0.1, 0.1)
+
+
+def test_a_state_of_another_network():
+    net, deeper = (models.SequenceClassifier(3, 10, d_model=4, n_layers=n) for n in (1, 2))
+    for state in (None, deeper.initial_state(2)):
+        with pytest.raises(ValueError, match="state must be this network's"):
+            net.step(torch.zeros(2, 3), state)
+    with pytest.raises(ValueError, match=r"x_t must be .*floating"):
+        net.step(torch.zeros(2, 3, dtype=torch.int64), net.initial_state(2))
+    with pytest.raises(ValueError, match="rate must be"):
+        net(torch.zeros(2, 5, 3), torch.tensor([0.5, 0.5]))
+
+
 @pytest.mark.parametrize("bad", [math.nan, -1.0, math.inf, "0.1"])
 @pytest.mark.parametrize("name", ["lr", "weight_decay"])
 def test_bad_rates_of_parameter_groups(name, bad):

@@ -16,7 +16,9 @@ Event-SSM (arXiv 2404.18508): the time since the last event ages the state, the 
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from saidl.checks import between, one_of
 
@@ -74,14 +76,20 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
     except RuntimeError:
         told = f"dt {tuple(dt.shape)}, {shapes}"
         raise ValueError(f"dt and the leading dimensions of A and B must broadcast, got {told}") from None
-    if len(bad := dt[~((dt > 0) & dt.isfinite())]):
+    if not transformed() and len(bad := dt[~((dt > 0) & dt.isfinite())]):  # in a vmap there are no values to look at
         raise ValueError(f"dt must be positive and finite, got {bad[0].item()}")
     if method == "async" and gaps is None:
         raise ValueError("method 'async' needs gaps: the time since the last event in units of dt, at least 0")
     if method != "async" and gaps is not None:
         raise ValueError(f"gaps belong to method 'async', got them with {method!r}")
-    if gaps is not None and len(bad := gaps[~((gaps >= 0) & gaps.isfinite())]):
+    if gaps is not None and not transformed() and len(bad := gaps[~((gaps >= 0) & gaps.isfinite())]):
         raise ValueError(f"gaps must be at least 0 and finite, got {bad[0].item()}")
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jvp ..) or forward-mode differentiation is at work: it takes plain operations, not
+    autograd functions of our own."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def as_tensor(name: str, value, like: Tensor | None = None) -> Tensor:
@@ -116,18 +124,16 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
     N, z, b = A.shape[-1], dt * A, B.unsqueeze(-1)
     batch = torch.broadcast_shapes(z.shape[:-2], B.shape[:-1])
     if method == "dirac":
-        return torch.matrix_exp(z), B.expand(*batch, N).clone()
+        return matrix_exp(z), B.expand(*batch, N).clone()
     each, Bb = z.expand(*batch, N, N), (dt * b).expand(*batch, N, 1)
     of_z = tuple(map(slice, z.shape[:-2]))  # what belongs to Ab, which has no more leading dimensions than dt A
     if method in ("zoh", "async"):
         # exp [[dt A, dt B], [0, 0]] = [[Ab, Bb], [0, 1]]: no inverse of A, so a singular A (an integrator) is right too
-        # linear in B, so B is brought to size 1: torch's exponential scales by the larger of dt A and dt B (a large B would cost
-        # digits), and takes a polynomial too short for float64 where both are about 0.03
-        size = Bb.detach().abs().sum(-2, keepdim=True)
-        size = torch.where(size > 0, size, 1)
+        # linear in B, so B is brought to size 1: a large B would cost digits, as the exponential scales by the larger of dt A and dt B
+        size = _size(Bb)
         block = torch.cat([each, Bb / size], -1)
-        block = torch.matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
-        Ab = block[..., :N, :N][of_z] if gaps is None else torch.matrix_exp(_outer(gaps, z, 2))
+        block = matrix_exp(torch.cat([block, torch.zeros_like(block[..., :1, :])], -2))
+        Ab = block[..., :N, :N][of_z] if gaps is None else matrix_exp(_outer(gaps, z, 2))
         return Ab, block[..., :N, N] * size[..., 0]
     alpha = ALPHA.get(method, alpha)
     eye = torch.eye(N, dtype=A.dtype, device=A.device)
@@ -136,6 +142,44 @@ def discretize_dense(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float
         both = torch.linalg.solve(eye - alpha * each, torch.cat([explicit, Bb], -1))
         explicit, Bb = both[..., :N], both[..., N:]
     return explicit[of_z], Bb.squeeze(-1)
+
+
+def matrix_exp(z: Tensor) -> Tensor:
+    """exp(z) of z (..., N, N), value and gradient with all the digits that torch's own at times has not."""
+    return _exp(z) if transformed() else _Exp.apply(z)
+
+
+def _exp(z: Tensor) -> Tensor:
+    """With one more column, of size 1, which the exponential of the rest does not see: torch takes a polynomial that is too short where
+    the norm is about 0.03 in float64, 0.5 in float32."""
+    N = z.shape[-1]
+    z = F.pad(z, (0, 1, 0, 1))
+    z[..., 0, N] = 1
+    return torch.matrix_exp(z)[..., :N, :N]
+
+
+class _Exp(torch.autograd.Function):
+    """dz is a corner of exp [[z^H, G], [0, z^H]], linear in the incoming gradient G. torch's own derivative leaves G at whatever size it
+    is, and a large one is squared many times: at a loss times 65536 (a gradient scaler's) float32 has no digit left. Here G has size 1."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return _exp(z)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (z,) = ctx.saved_tensors
+        N, size = z.shape[-1], _size(grad)
+        below = torch.cat([torch.zeros_like(z), z.mH], -1)
+        block = torch.cat([torch.cat([z.mH, grad / size], -1), below], -2)
+        return torch.matrix_exp(block)[..., :N, N:] * size
+
+
+def _size(x: Tensor) -> Tensor:
+    """The 1-norm (..., 1, 1) of x (..., N, M), and 1 where that is 0."""
+    size = x.detach().abs().sum(-2, keepdim=True).amax(-1, keepdim=True)
+    return torch.where(size > 0, size, 1)
 
 
 def _outer(gaps: Tensor, z: Tensor, state_dims: int) -> Tensor:

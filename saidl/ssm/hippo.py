@@ -34,7 +34,7 @@ def normal_plus_low_rank(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     With the conjugates put back, A = V (diag(Lambda) - P P^H) V^H and B_legs = V B.
     """
-    half = pairs(n)
+    half = pairs(n, "n")
     A, B = hippo_legs(n)
     P = torch.arange(n, dtype=torch.float64).add(0.5).sqrt()
     S = A + torch.outer(P, P) + 0.5 * torch.eye(n, dtype=torch.float64)
@@ -51,27 +51,27 @@ def legs(n: int) -> Tensor:
 
 def lin(n: int) -> Tensor:
     """S4D-Lin: -1/2 + i pi k, (n/2,) complex128."""
-    k = torch.arange(pairs(n), dtype=torch.float64)
+    k = torch.arange(pairs(n, "n"), dtype=torch.float64)
     return torch.complex(torch.full_like(k, -0.5), math.pi * k)
 
 
 def inv(n: int) -> Tensor:
     """S4D-Inv: -1/2 + i (n/pi) (n/(2k+1) - 1), (n/2,) complex128."""
-    k = torch.arange(pairs(n), dtype=torch.float64)
+    k = torch.arange(pairs(n, "n"), dtype=torch.float64)
     return torch.complex(torch.full_like(k, -0.5), n / math.pi * (n / (2 * k + 1) - 1))
 
 
 def real(n: int) -> Tensor:
     """S4D-Real: -(k+1), (n/2,) complex128 with no oscillation: what the imaginary part is worth."""
-    k = torch.arange(pairs(n), dtype=torch.float64)
+    k = torch.arange(pairs(n, "n"), dtype=torch.float64)
     return torch.complex(-(k + 1), torch.zeros_like(k))
 
 
 INITS = {"legs": legs, "lin": lin, "inv": inv, "real": real}
 
 
-def pairs(n: int) -> int:
-    whole("d_state", n, 2)
+def pairs(n: int, name: str = "d_state") -> int:
+    whole(name, n, 2)
     if n % 2:
-        raise ValueError(f"d_state must be even (conjugate pairs), got {n}")
+        raise ValueError(f"{name} must be even (conjugate pairs), got {n}")
     return n // 2

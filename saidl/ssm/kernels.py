@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saidl.checks import whole
 
-from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal
+from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal, transformed
 
 CHUNK = 2**19  # real numbers transformed at once on a CPU: about what stays in its second-level cache
 
@@ -152,11 +152,6 @@ def power_sum_kernel(Ab: Tensor, Bb: Tensor, C: Tensor, length: int) -> Tensor:
 def full(x: Tensor) -> Tensor:
     """float64 as it is, everything below float32 as float32."""
     return x if x.dtype == torch.float64 else x.float()
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func is at work (vmap, grad, jvp ..): it takes the plain operations, not the functions below."""
-    return torch._C._are_functorch_transforms_active()
 
 
 def wide_complex(x: Tensor) -> torch.dtype:

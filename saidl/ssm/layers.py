@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from saidl.checks import between, flag, form, one_of, whole
 
 from . import kernels
-from .discretization import as_tensor, check_method, discretize_diagonal
+from .discretization import as_tensor, check_method, discretize_diagonal, matrix_exp, transformed
 from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
@@ -86,11 +86,12 @@ class _SSM(nn.Module):
     def forward(self, u: Tensor, rate: float = 1.0, gaps: Tensor | None = None) -> Tensor:
         """u (B, L, H) -> (B, L, H), L >= 1.
 
-        `rate` is the input's sampling step relative to the one trained on: 0.5 for input sampled twice as finely.
+        `rate` is the input's sampling step relative to the one trained on: 0.5 for input sampled twice as finely (under "dirac", whose
+        inputs are areas rather than heights, halve them as well).
         `gaps` (L,), for method "async" alone: the time before each input in units of dt; it then runs step by step.
         Raises: ValueError for another shape or type, a rate <= 0, gaps missing or out of place.
         """
-        _check_rate(rate)
+        check_rate(rate)
         fits = isinstance(u, Tensor) and u.ndim == 3 and u.shape[1] > 0 and u.shape[2] == len(self.D)
         if not fits or not u.is_floating_point():
             raise ValueError(f"u must be (B, L, {len(self.D)}) with L >= 1, floating point, got {form(u)}")
@@ -102,13 +103,13 @@ class _SSM(nn.Module):
     def kernel(self, length: int, rate: float = 1.0) -> Tensor:
         """The kernel (H, length) without the D skip, (2, H, length) if bidirectional; "async" as if all gaps were 1."""
         whole("length", length, 1)
-        _check_rate(rate)
+        check_rate(rate)
         return self._powers(*self._discretised(rate), length)
 
     @_exactly
     def _convolve(self, u: Tensor, rate: float) -> Tensor:
         plain = type(self.D) in (Tensor, nn.Parameter)  # those of a torch.export have no values
-        anew = torch.is_grad_enabled() or kernels.transformed() or not (plain and self.D.is_cpu)
+        anew = torch.is_grad_enabled() or transformed() or not (plain and self.D.is_cpu)
         kernel = self._kernel_and_skip if anew else self._kept
         return CONVS[self.conv](u.transpose(1, 2), kernel(u.shape[1], rate)).transpose(1, 2)
 
@@ -237,7 +238,7 @@ class S4(_SSM):
         self, d_model: int, d_state: int = 64, *, method: str = "bilinear", alpha: float = 0.5,
         bidirectional: bool = False, dt_min: float = 1e-3, dt_max: float = 1e-1, conv: str = "fft",
     ):  # fmt: skip
-        Lambda, P, B, _ = normal_plus_low_rank(d_state)
+        Lambda, P, B, _ = normal_plus_low_rank(2 * pairs(d_state))
         super().__init__(d_model, Lambda, method, alpha, bidirectional, dt_min, dt_max, conv)
         P, B = (torch.view_as_real(x).to(self.log_dt.dtype) for x in (P, B))
         self.P, self.B = (nn.Parameter(x.repeat(d_model, 1, 1)) for x in (P, B))
@@ -260,7 +261,7 @@ class S4(_SSM):
         return State(torch.zeros(batch, *Bb.shape, dtype=Bb.dtype, device=Bb.device), Ab, Bb, C)
 
     def _advance(self, u_t: Tensor, state: State, gap: Tensor | None) -> tuple[Tensor, Tensor]:
-        Ab = state.Ab if gap is None else torch.matrix_exp(gap * state.Ab).to(state.x.dtype)
+        Ab = state.Ab if gap is None else matrix_exp(gap * state.Ab).to(state.x.dtype)
         x = torch.addcmul(torch.einsum("hij,bhj->bhi", Ab, state.x), u_t.unsqueeze(-1).to(Ab.dtype), state.Bb)
         return (x * state.C).sum(-1), x
 
@@ -300,14 +301,14 @@ def _checked_gaps(gaps, shape: tuple[int, ...], like: Tensor, name: str = "gaps"
     return gaps
 
 
-def _check_rate(rate: float) -> None:
+def check_rate(rate: float) -> None:
     single = isinstance(rate, numbers.Real) or (isinstance(rate, Tensor) and rate.ndim == 0 and not rate.is_complex())
     if not single or not 0 < rate < math.inf:
         raise ValueError(f"rate must be positive and finite, one number, got {rate!r}")
 
 
 def _check_step(layer: _SSM, rate: float = 1.0, batch: int = 0) -> None:
-    _check_rate(rate)
+    check_rate(rate)
     whole("batch", batch, 0)
     if layer.bidirectional:
         raise ValueError("a bidirectional layer needs the future: it has no state and no step")

@@ -35,7 +35,7 @@ import numpy as np
 
 def hippo_legs(n):
     """HiPPO-LegS, whose state holds the coefficients of the past in n Legendre polynomials: A (n, n), B (n,)."""
-    require(n == int(n) >= 1, "n", n, "a whole number of at least 1")
+    require_count("n", n)
     r = np.sqrt(2 * np.arange(n) + 1)
     return -np.tril(np.outer(r, r), -1) - np.diag(np.arange(1.0, n + 1)), r
 
@@ -46,6 +46,7 @@ def hippo_modes(n):
     With P_k = sqrt(k + 1/2), A + P P^T is -1/2 on the diagonal plus a skew-symmetric matrix. That is normal, so a
     unitary V diagonalises it: A = V (Lambda - (V^H P)(V^H P)^H) V^H. Times -i the skew part is Hermitian: `eigh`.
     """
+    require_count("n", n)
     require(n % 2 == 0, "n", n, "even, as the modes come in pairs")
     A, B = hippo_legs(n)
     P = np.sqrt(np.arange(n) + 0.5)
@@ -81,9 +82,15 @@ METHODS = {
 
 def discretize(A, B, dt, method="zoh"):
     """Diagonal system, A and B (H, M) complex, dt (H,): Ab = f(dt A), Bb = dt g(dt A) B."""
-    require(method in METHODS, "method", method, f"one of {list(METHODS)}")
-    fits = np.ndim(dt) == 1 and (dt > 0).all() and (A.real < 0).all()
-    require(fits, "dt, A", (dt, A), "dt (H,), > 0, and Re A < 0")
+    require(method in list(METHODS), "method", method, f"one of {list(METHODS)}")
+    fits = np.shape(dt) == A.shape[:1] and A.shape == B.shape
+    require(fits, "shapes of A, B, dt", (A.shape, B.shape, np.shape(dt)), "(H, M), (H, M), (H,)")
+    require(
+        (dt > 0).all() and np.isfinite(dt).all() and (A.real < 0).all(),
+        "dt, A",
+        (dt, A),
+        "dt > 0, finite, and Re A < 0",
+    )
     dt = dt[:, None]  # (H, 1)
     f, df, g, dg = METHODS[method](dt * A)
     return (f, dt * g * B), (A, B, dt, df, g, dg)
@@ -106,8 +113,12 @@ def diagonal_kernel(A, B, C, dt, length, method="zoh"):
     """S4D's kernel K_l = 2 Re sum_m C_m Bb_m Ab_m^l; A, B, C (H, M), one of each conjugate pair, dt (H,) -> (H, L)."""
     require_system(A, B, C, dt, length, A.shape)
     require(np.iscomplexobj(C), "C.dtype", C.dtype, "complex")  # else the powers would be cut to their real parts
-    (Ab, Bb), discrete = discretize(A, B, dt, method)
-    V = np.ones((*Ab.shape, length), complex)  # (H, M, L), the powers Ab^l, in double precision: their roundings add up
+    (Ab, Bb), discrete = discretize(
+        A.astype(complex), B.astype(complex), dt.astype(float), method
+    )  # an error in Ab grows with the lag
+    V = np.ones(
+        (*Ab.shape, length), complex
+    )  # (H, M, L), the powers Ab^l, in double precision as well: their roundings add up
     V[..., 1:] = Ab[..., None]
     V, Bb = np.cumprod(V, axis=-1, out=V).astype(C.dtype), Bb.astype(C.dtype)
     K = 2 * ((C * Bb)[:, None, :] @ V)[:, 0].real
@@ -129,7 +140,9 @@ def diagonal_kernel_backward(dK, cache):
 def dense_kernel(A, B, C, dt, length):
     """S4's kernel K_l = C Ab^l Bb, bilinear; A (H, N, N), B and C (H, N), all real, dt (H,) -> (H, L)."""
     require_system(A, B, C, dt, length, A.shape[:-1])
-    require((dt > 0).all(), "dt", dt, "> 0")
+    kinds = [x.dtype for x in (A, B, C, dt)]
+    require(all(kind.kind == "f" for kind in kinds), "dtypes of A, B, C, dt", kinds, "floating point")
+    require((dt > 0).all() and np.isfinite(dt).all(), "dt", dt, "> 0, finite")
     I, dt, B = np.eye(A.shape[-1], dtype=A.dtype), dt[:, None, None], B[..., None]  # B is a column, (H, N, 1)
     R = np.linalg.inv(I - dt / 2 * A)
     Ab = 2 * R - I  # (I - dt/2 A)^-1 (I + dt/2 A), because I + dt/2 A = 2 I - R^-1
@@ -186,6 +199,7 @@ def fft_conv_backward(dy, cache):
 def recurrence(u, A, B, C, dt, method="zoh"):
     """The same map one step at a time, x_k = Ab x_{k-1} + Bb u_k, y_k = 2 Re C x_k: what a deployed model runs."""
     require(u.dtype.kind == "f", "u.dtype", u.dtype, "floating point")
+    require(u.ndim == 3 and u.shape[1] == len(A), "u.shape", u.shape, f"(batch, {len(A)}, length)")
     (Ab, Bb), _ = discretize(A, B, dt, method)
     x, y = np.zeros((len(u), *Ab.shape), Ab.dtype), np.empty_like(u)  # x: (B, H, M)
     for k in range(u.shape[-1]):
@@ -331,10 +345,10 @@ class Classifier:
     """
 
     def __init__(self, d_input, num_classes, d_model=32, d_state=32, n_layers=2, layer="s4d", dtype="float32", seed=0):
-        require(layer in LAYERS, "layer", layer, f"one of {list(LAYERS)}")
+        require(layer in list(LAYERS), "layer", layer, f"one of {list(LAYERS)}")
         sizes = {"d_input": d_input, "num_classes": num_classes, "d_model": d_model, "n_layers": n_layers}
         for name, size in (sizes | {"d_state": d_state}).items():
-            require(isinstance(size, Integral) and size >= 1, name, size, "an integer of at least 1")
+            require_count(name, size)
         require(d_state % 2 == 0, "d_state", d_state, "even, for conjugate pairs")
         require(dtype in ("float32", "float64", np.float32, np.float64), "dtype", dtype, "float32 or float64")
         self.kernel, self.kernel_backward = LAYERS[layer]
@@ -385,6 +399,8 @@ class Classifier:
 
     def predict(self, x, batch_size=256):
         """x (N, L, d_input) -> classes (N,)."""
+        require_count("len(x)", len(x))
+        require_count("batch_size", batch_size)
         return np.concatenate([self.forward(x[i : i + batch_size])[0].argmax(1) for i in range(0, len(x), batch_size)])
 
 
@@ -421,12 +437,20 @@ def real(v):
 
 def train(model, x, y, *, epochs=20, batch_size=32, lr=1e-2, weight_decay=0.01, seed=0):
     """Trains in place on x (N, L, d_input), y (N,); yields {epoch, loss, accuracy}, on the training set, each epoch."""
-    classes, n, rng, y = model.params[-1]["b"].size, len(x), np.random.default_rng(seed), np.asarray(y)
+    classes, n, rng, x, y = (
+        model.params[-1]["b"].size,
+        len(x),
+        np.random.default_rng(seed),
+        np.asarray(x),
+        np.asarray(y),
+    )
+    width = model.params[0]["W"].shape[1]
+    require(x.ndim == 3 and x.shape[2] == width, "x.shape", x.shape, f"(samples, length, {width})")
     fits = y.shape == (n,) and n > 0 and y.dtype.kind in "iu" and ((y >= 0) & (y < classes)).all()
     require(fits, "y", y, f"{n} integer labels in [0, {classes})")
     require(np.isfinite(x).all(), "x", x, "finite")
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        require(isinstance(value, Integral) and value >= 1, name, value, "an integer of at least 1")
+        require_count(name, value)
     for name, value in {"lr": lr, "weight_decay": weight_decay}.items():
         require(0 <= value < np.inf, name, value, "finite and at least 0")
     return epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng)
@@ -448,7 +472,7 @@ def epochs_of(model, x, y, epochs, batch_size, lr, weight_decay, rng):
 
 def require_system(A, B, C, dt, length, vectors):
     """B and C must be of the shape `vectors`, (H, M) or (H, N), A of one or two such, dt (H,); ValueError otherwise."""
-    require(isinstance(length, Integral) and length >= 1, "length", length, "an integer of at least 1")
+    require_count("length", length)
     shapes = tuple(map(np.shape, (A, B, C, dt)))
     fits = len(vectors) == 2 and shapes[1:] == (vectors, vectors, vectors[:1]) and shapes[0][-1] == vectors[-1]
     require(
@@ -457,6 +481,11 @@ def require_system(A, B, C, dt, length, vectors):
         shapes,
         "(H, M), (H, M), (H, M), (H,), or of a dense A (H, N, N), (H, N), (H, N), (H,)",
     )
+
+
+def require_count(name, value):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(whole and value >= 1, name, value, "an integer of at least 1")
 
 
 def require(condition, name, value, allowed):

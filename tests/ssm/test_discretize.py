@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import cont2discrete
+from torch.autograd import forward_ad
 
 from saidl import ssm
 
@@ -47,6 +48,54 @@ def test_dense_zoh_is_scipys_to_rounding(size):
     for i, scale in enumerate((1, 1e-3, 1e3)):
         np.testing.assert_allclose(Ab[i], Ad, rtol=1e-12, atol=1e-15)
         np.testing.assert_allclose(Bb[i], scale * Bd[:, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, 2e-6), (torch.float64, 2e-15)])
+@pytest.mark.parametrize(("method", "B"), [("dirac", 1.0), ("async", 1.0), ("zoh", 0.0), ("zoh", 1.0)])
+def test_an_exponential_has_its_digits_at_every_size(method, B, dtype, precision):
+    """Of a decaying oscillation, whose matrix exponential is known; torch's own loses digits near 0.03 (float64) and 0.5 (float32)."""
+    gaps = 1.0 if method == "async" else None
+    for size in np.geomspace(1e-3, 3, 60):
+        decay, angle = 0.1 * size, 0.9 * size
+        A = torch.tensor([[-decay, -angle], [angle, -decay]], dtype=dtype)
+        Ab, _ = ssm.discretize(A, torch.full((2,), B, dtype=dtype), 1.0, method, gaps=gaps)
+        exact = np.exp(-decay) * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        np.testing.assert_allclose(Ab, exact, atol=precision, rtol=0, err_msg=f"size {size}")
+
+
+@pytest.mark.parametrize("method", ["zoh", "dirac", "async"])
+def test_the_gradient_of_an_exponential_is_linear_in_the_loss(method):
+    """A mixed-precision scaler multiplies the loss by 65536: the gradient must be that many times as large, to rounding."""
+    A, B = (x.float() for x in ssm.hippo_legs(16))
+    gaps = torch.ones(()) if method == "async" else None
+
+    def gradients(scale):
+        a, b, dt = A.clone().requires_grad_(), B.clone().requires_grad_(), torch.tensor(0.01, requires_grad=True)
+        Ab, Bb = ssm.discretize(a, b, dt, method, gaps=gaps)
+        found = torch.autograd.grad((Ab.square().sum() + Bb.square().sum()) * scale, (a, b, dt))
+        return [grad / scale for grad in found]
+
+    for scale in (2.0**-30, 2.0**16, 2.0**30):
+        for got, wanted in zip(gradients(scale), gradients(1.0), strict=True):
+            assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:`torch.jit.script`")  # torch.func's own
+@pytest.mark.parametrize("dense", [False, True])
+def test_vmap_and_forward_derivatives(dense):
+    """Of every rule: vmap over steps is one step after another, a forward derivative is a difference."""
+    A, B = ssm.hippo_legs(3)
+    A = A if dense else torch.diagonal(A).clone()
+    steps = torch.tensor([0.01, 0.1, 0.7], dtype=torch.float64)
+    for method in ssm.METHODS:
+        gaps = 2.0 if method == "async" else None
+        of_step = lambda dt: torch.cat([x.flatten() for x in ssm.discretize(A, B, dt, method, gaps=gaps)])  # noqa: B023, E731
+        torch.testing.assert_close(torch.func.vmap(of_step)(steps), torch.stack([of_step(dt) for dt in steps]))
+        slope = (of_step(steps[1] + 1e-6) - of_step(steps[1] - 1e-6)) / 2e-6
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(steps[1], torch.ones((), dtype=torch.float64))
+            tangent = forward_ad.unpack_dual(of_step(dual)).tangent
+        torch.testing.assert_close(tangent, slope, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("method", ssm.METHODS)

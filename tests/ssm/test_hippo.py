@@ -67,8 +67,8 @@ def test_bad_size(n):
 
 @pytest.mark.parametrize("n", [0, 1, 7, 4.0, math.nan])
 def test_pairs_need_an_even_state(n):
-    with pytest.raises(ValueError, match=f"d_state must be (even|a whole number).*{n}"):
+    with pytest.raises(ValueError, match=f"n must be (even|a whole number).*{n}"):
         ssm.normal_plus_low_rank(n)
     for init in ssm.INITS.values():
-        with pytest.raises(ValueError, match="d_state"):
+        with pytest.raises(ValueError, match="n must be"):
             init(n)

@@ -232,6 +232,21 @@ def test_single_precision_is_precise(layer):
         assert np.abs(grads[name] - exact[name]).max() < 5e-6 * np.abs(exact[name]).max(), name
 
 
+def test_a_kernel_in_single_precision_is_precise():
+    """As the torch kernel: what is given in single precision is discretised in double."""
+    A, B, C, dt = (
+        (-0.01 + 1j * np.pi * np.arange(8))[None],
+        np.ones((1, 8), complex),
+        np.ones((1, 8), complex),
+        np.array([0.01]),
+    )
+    narrow = (A.astype(np.complex64), B.astype(np.complex64), C.astype(np.complex64), dt.astype(np.float32))
+    exact = s4.diagonal_kernel(*(x.astype(np.result_type(x, float)) for x in narrow), 16384)[0]
+    K = s4.diagonal_kernel(*narrow, 16384)[0]
+    assert K.dtype == np.float32
+    assert np.abs(K - exact).max() < 1e-5 * np.abs(exact).max()
+
+
 # ------------------------------------------------------------------------------------------------ training
 
 
@@ -310,8 +325,11 @@ def test_glu_does_not_overflow():
     ("name", "call"),
     [
         ("layer", lambda: s4.Classifier(1, 2, layer="lstm")),
+        ("layer", lambda: s4.Classifier(1, 2, layer=["s4"])),
         ("n", lambda: s4.hippo_legs(0)),
+        ("n", lambda: s4.hippo_legs("4")),
         ("n", lambda: s4.hippo_modes(5)),
+        ("n", lambda: s4.hippo_modes(4.0)),
         ("d_state", lambda: s4.Classifier(1, 2, d_state=5)),
         ("d_state", lambda: s4.Classifier(1, 2, d_state=4.0)),
         ("d_input", lambda: s4.Classifier(0, 2)),
@@ -322,6 +340,16 @@ def test_glu_does_not_overflow():
         ("method", lambda: s4.discretize(*system()[:2], system()[3], "tustin")),
         ("dt", lambda: s4.discretize(*system()[:2], 0 * system()[3])),
         ("dt", lambda: s4.discretize(*system()[:2], 0.1)),
+        ("dt", lambda: s4.discretize(*system()[:2], np.full(H, np.inf))),
+        ("shapes of A, B, dt", lambda: s4.discretize(system()[0], system()[1][:1], system()[3])),
+        ("u.shape", lambda: s4.recurrence(np.zeros((B, H + 1, L)), *system())),
+        (
+            "dtypes of A, B, C, dt",
+            lambda: s4.dense_kernel(-np.eye(2, dtype=int)[None], *np.ones((2, 1, 2)), np.ones(1), 5),
+        ),
+        ("length", lambda: s4.diagonal_kernel(*system(), True)),
+        ("batch_size", lambda: small("s4d").predict(batch()[0], batch_size=0)),
+        ("x.shape", lambda: s4.train(small("s4d"), batch()[0][..., :1].repeat(7, -1), batch()[1])),
         ("C.dtype", lambda: s4.diagonal_kernel(*system()[:2], system()[2].real, system()[3], 5)),
         ("u.dtype", lambda: s4.fft_conv(np.zeros((B, H, L), int), np.zeros((H, L)))),
         ("u.dtype", lambda: s4.recurrence(np.zeros((B, H, L), int), *system())),
