@@ -1,6 +1,9 @@
 """The command line: `saidl data | run | sweep | report`. Imports wait until a command needs them, so that `--help` is quick."""
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
 from functools import cache
 
@@ -10,14 +13,27 @@ PROFILES = ("smoke", "quick", "laptop", "paper")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status. Expected errors (bad input, no file, no network) are one line, not a traceback."""
     args = parser().parse_args(argv)
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(
+            signal.SIGTERM, interrupted
+        )  # `timeout`, Slurm and systemd send it; unheard, the workers would go on
     try:
-        return args.command(args)
+        status = args.command(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"saidl: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("saidl: stopped; no finished run is lost, and the same command goes on", file=sys.stderr)
         return 130
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@
 No DataLoader and no workers: a whole data set fits in memory, batches are index lookups, and augmentation happens where the data is.
 """
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -111,7 +112,7 @@ def load(name: str, root=None, train_size: int | None = None, seed: int = 0) -> 
     Raises ValueError for an unknown name, a wrong size or unreadable files; one that is also a FileNotFoundError for a missing folder, a
     ConnectionError when a download fails, which leaves nothing half-written behind.
     """
-    if not isinstance(name, str | os.PathLike):
+    if not isinstance(name, str | os.PathLike) or not str(name):
         raise ValueError(f"name must be one of {', '.join(NAMES)} or an image folder, not {name!r}")
     if name == "digits":
         split = digits()
@@ -247,17 +248,24 @@ def from_torchvision(name: str, root) -> Split:
 def download(maker, name: str, target: Path, archive: Path | None = None) -> None:
     """Fetch into a temporary folder beside the target and move it in whole, so that a broken download leaves nothing behind.
     A whole archive that is there already is unpacked in its stead."""
+    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]  # innermost first
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as part:
-        try:
-            if archive:
-                shutil.copy(archive, part)
-            maker(part, train=True, download=True)
-        except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
-            hint = "without network, put the official files, unpacked, into a folder named by SAIDL_DATA or root"
-            raise NoNetwork(f"could not download {name} ({error}); {hint}") from None
-        if not target.exists():
-            shutil.move(Path(part) / target.name, target)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as part:
+            try:
+                if archive:
+                    shutil.copy(archive, part)
+                maker(part, train=True, download=True)
+            except Exception as error:  # URLError, RuntimeError ("not found or corrupted"), OSError
+                hint = "without network, put the official files, unpacked, into a folder named by SAIDL_DATA or root"
+                raise NoNetwork(f"could not download {name} ({error}); {hint}") from None
+            if not target.exists():
+                shutil.move(Path(part) / target.name, target)
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                folder.rmdir()
+        raise
 
 
 def find(entry: str, root=None) -> Path | None:
@@ -267,7 +275,7 @@ def find(entry: str, root=None) -> Path | None:
     """
     chosen = root or os.environ.get("SAIDL_DATA")
     if chosen and not (isinstance(chosen, str | os.PathLike) and not Path(chosen).expanduser().is_file()):
-        raise ValueError(f"root must be a folder, not {chosen!r}")
+        raise ValueError(f"{'root' if root else 'SAIDL_DATA'} must be a folder, not {chosen!r}")
     places = [Path(place).expanduser() for place in ([chosen] if chosen else ["data", "../data", "~/.cache/saidl"])]
     return next((place / entry for place in places if (place / entry).exists()), None)
 
@@ -360,7 +368,7 @@ def read_images(files: list[tuple[Path, int]], classes: tuple[str, ...], name: s
                     image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
                 if image.mode in ("I", "F"):
                     raise ValueError(f"its pixels have 32 bits (mode {image.mode}), whose range is unknown")
-                image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+                image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
                 arrays.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR) if size else image))
         # Pillow raises OSError, SyntaxError, DecompressionBombError ..., depending on what is broken
         except Exception as error:

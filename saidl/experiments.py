@@ -16,12 +16,12 @@ from itertools import product
 
 from saidl import losses, models
 from saidl.checks import between, one_of, whole
-from saidl.noise import HUMAN, KINDS, check_exact
+from saidl.noise import HUMAN, KINDS, MOVES, check_exact
 from saidl.training import Settings
 
 PROFILES = ("smoke", "quick", "laptop", "paper")
 PAPER_LOSSES = ("ce", "fl", "nce", "nfl", "nce+mae", "nce+rce", "nfl+mae", "nfl+rce")
-FLOATS = {f.name for f in fields(Settings) if f.type is float}
+FRACTIONS = ("dropout", "alpha", "dt_min", "dt_max")  # the options of networks that are no whole numbers
 Options = tuple[tuple[str, object], ...]  # keyword arguments in a hashable, ordered form
 
 
@@ -45,6 +45,15 @@ class Run:
     settings: Settings = field(default_factory=Settings)
     transition: tuple[tuple[float, ...], ...] | None = None  # a T of your own, of which noise and rate are the name
 
+    def __post_init__(self):
+        """Numbers as JSON gives them back, a fraction as a float: 1, 1.0 and NumPy's 1 are equal, and so must be what is hashed."""
+        loss = {k: as_fraction(v) for k, v in as_options(self.loss_options)}
+        model = {k: as_fraction(v) if k in FRACTIONS else v for k, v in as_options(self.model_options)}
+        own = {"rate": as_fraction(self.rate), "loss_options": as_options(loss), "model_options": as_options(model)}
+        own |= {name: plain(getattr(self, name)) for name in ("train_size", "exact", "noise_seed", "seed")}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
     @property
     def id(self) -> str:
         """Hash of all that differs from the defaults, so that a field added later leaves the ids of recorded runs alone."""
@@ -53,10 +62,9 @@ class Run:
     @classmethod
     def from_dict(cls, values: dict) -> "Run":
         """The inverse of `to_dict`, from JSON."""
-        options = {k: as_options(values[k]) for k in ("model_options", "loss_options")}
         rows = values.get("transition")
         own = {"transition": None if rows is None else tuple(map(tuple, rows))}
-        return cls(**values | options | own | {"settings": Settings(**values["settings"])})
+        return cls(**values | own | {"settings": Settings(**values["settings"])})
 
     def to_dict(self) -> dict:
         """`dataclasses.asdict`, without a transition matrix where there is none: records older than the field look alike."""
@@ -71,7 +79,18 @@ def beyond_defaults(value) -> dict:
 
 def as_options(values) -> Options:
     pairs = values.items() if isinstance(values, dict) else values
-    return tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(pairs))
+    return tuple((k, plain(v)) for k, v in sorted(pairs))
+
+
+def plain(value):
+    """NumPy's numbers as Python's, lists as tuples."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
+
+
+def as_fraction(value):
+    value = plain(value)
+    return float(value) if type(value) is int else value
 
 
 # ------------------------------------------------------------------------------------------------------------------ recipes
@@ -188,7 +207,6 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, cha
     if exact is None:
         exact = "equal-counts" if task == "mnist-noise" and kind == "symmetric" else True
     check_exact(exact, kind)
-    exact = exact if exact == "equal-counts" else bool(exact)  # NumPy's has no JSON
     loss = losses.resolve(loss)
     family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
     hyper, penalty = losses.recipe(loss, family, kind)
@@ -203,9 +221,7 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, cha
     own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
     own |= WHOLE if large else {}
     settings = changed(base, own | changes)
-    shown, fit = ("images", tuple(models.IMAGE_MODELS)) if settings.view == "image" else ("sequences", models.LAYERS)
-    if net not in fit:
-        raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {net!r}")
+    check_shown(net, settings.view, task)
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
         profile, task, dataset, None if large else size, net, loss, kind, rate, True if rate == 0 else exact,
@@ -213,11 +229,19 @@ def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, cha
     )  # fmt: skip
 
 
+def check_shown(model: str, view: str, task: str) -> None:
+    shown, fit = ("images", tuple(models.IMAGE_MODELS)) if view == "image" else ("sequences", models.LAYERS)
+    if model not in fit:
+        raise ValueError(f"model must be one of {', '.join(fit)} for {task}, which shows {shown}, not {model!r}")
+
+
 def checked_noise(kind: str, rate, dataset: str) -> tuple[str, float | None]:
     """Kind and rate as a run has them: human noise without a rate, and no noise as symmetric noise of rate 0."""
     one_of("noise", kind, KINDS)
     if kind not in HUMAN:
         rate = between("rate", rate, 0, 1)
+        if rate and kind.startswith("asymmetric"):
+            one_of(f"the dataset of {kind} noise", dataset, MOVES)
         return kind if rate else "symmetric", rate
     if dataset != "cifar10":
         raise ValueError(f"{kind} noise is CIFAR-10's, not {dataset}'s")
@@ -225,10 +249,6 @@ def checked_noise(kind: str, rate, dataset: str) -> tuple[str, float | None]:
 
 
 def changed(base: Settings, changes: dict) -> Settings:
-    """`replace`, but equal settings are equal in JSON, too: 1 and 1.0 are not, nor is NumPy's 1."""
-    changes = {k: v.item() if hasattr(v, "item") else v for k, v in changes.items()}
-    changes = {k: v for k, v in changes.items() if k not in FLOATS or v != getattr(base, k)}
-    changes |= {k: float(v) for k, v in changes.items() if k in FLOATS and type(v) is int}
     for name in changes:
         one_of("setting", name, [f.name for f in fields(Settings)])
     return replace(base, **changes)

@@ -61,7 +61,7 @@ MOVES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noisy:
     """Corrupted labels: labels (N,) and flipped (N,) bool, of the same kind (NumPy or torch) as the input; nominal and realised
     transition matrices (K, K) float64; rate, the share of labels that were really changed."""
@@ -157,7 +157,6 @@ def corrupt(
     else:
         noisy, wrong = clean.copy(), nominal * (1 - np.eye(num_classes))
         counts = wrong.sum(1) * np.bincount(clean, minlength=num_classes)  # (K,)
-        counts = counts.round(6)  # a row of T sums to a little more or less, which would tip halves
         for c in range(num_classes):
             flips = choose(clean == c, counts[c], rng)
             if len(flips):
@@ -243,7 +242,12 @@ def equal_counts(clean: np.ndarray, rate: float, num_classes: int) -> np.ndarray
 
 def choose(members: np.ndarray, count: float, rng) -> np.ndarray:
     """Exactly round(count) of the True positions, without replacement."""
-    return rng.choice(np.flatnonzero(members), size=round(count), replace=False)
+    return rng.choice(np.flatnonzero(members), size=rounded(count), replace=False)
+
+
+def rounded(count: float) -> int:
+    """To the nearest, halves to even: halves of the true product, which in floating point is a little more or less."""
+    return round(round(float(count), 6))
 
 
 def draw_labels(clean: np.ndarray, T: np.ndarray, rng) -> np.ndarray:
@@ -268,7 +272,7 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
         raise ValueError(f"instance-dependent noise needs images, one for each of the {len(clean)} labels")
     if not len(clean):
         return clean
-    images = images.detach().cpu() if hasattr(images, "detach") else images
+    images = images.detach().cpu().float() if hasattr(images, "detach") else images
     x = np.asarray(images, dtype=np.float32).reshape(len(clean), -1)
     if not np.isfinite(x).all():
         raise ValueError("images must be finite")
@@ -281,7 +285,7 @@ def instance_dependent(clean, rate, num_classes, images, exact, rng) -> np.ndarr
         scores[:, c] = -np.inf
         wrong = np.exp(scores - scores.max(1, keepdims=True))
         weight = q[of_class] / max(q[of_class].sum(), 1e-12)
-        count = min(round(rate * len(of_class)), np.count_nonzero(weight))
+        count = min(rounded(rate * len(of_class)), np.count_nonzero(weight))
         if exact and count:
             flips = rng.choice(len(of_class), size=count, replace=False, p=weight)
         else:

@@ -54,7 +54,7 @@ def write(record: dict, store) -> Path:
     """
     if not ID.fullmatch(str(record.get("id"))):
         raise ValueError(f"a record's id must be 16 hexadecimal digits, not {record.get('id')!r}")
-    path = Path(store) / f"{record['id']}.json"
+    path = Path(store).expanduser() / f"{record['id']}.json"
     # JSON has no NaN: an epoch that was not evaluated is null
     try:
         text = json.dumps(record)
@@ -248,12 +248,19 @@ def row(record: dict) -> dict:
         | {name: number(record.get(name)) for name in OUTCOMES}
         | {name: number((history.get(name) or [None])[-1]) for name in SHARES}
         | {
+            "train_size": size(run["train_size"]),
             "rate": number(run["rate"]),
             "epochs": run["settings"]["epochs"],
             "noise_rate": number(record.get("noise", {}).get("rate")),
         }
         | {"record": record}
     )
+
+
+def size(value):
+    if value is not None and not (type(value) is int and 0 < value < 2**63):
+        raise TypeError(f"{value!r} is no number of samples")
+    return value
 
 
 def number(value):

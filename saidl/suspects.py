@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,8 @@ def load(path) -> Classifier:
     """A `Classifier` from the file that `save` wrote. Raises ValueError for another file, FileNotFoundError for none."""
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder, not a classifier of saidl")
     try:
         with safe_open(path, "pt") as file:
             told = json.loads((file.metadata() or {})["saidl"])
@@ -247,7 +250,7 @@ def check(images: Images, clean, names: Sequence[str] = ("ce",), **training_opti
 def scores(found, flipped) -> dict[str, float]:
     """Precision and recall of suspects (positions, or a mask (N,)) where the truth is known: flipped (N,) bool."""
     found, flipped = np.asarray(found), np.asarray(flipped)
-    found = np.flatnonzero(found) if found.dtype == bool else found
+    found = np.flatnonzero(found) if found.dtype == bool else found.astype(int)  # an empty list is an array of floats
     hits = int(flipped[found].sum())
     return {"precision": hits / max(len(found), 1), "recall": hits / max(int(flipped.sum()), 1)}
 

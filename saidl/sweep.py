@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from saidl import data, losses, models, noise, results, training
 from saidl.checks import between, one_of, whole
-from saidl.experiments import Run
+from saidl.experiments import Run, check_shown, checked_noise
 
 # A process does one run at a time: torch's thread count and random state are the process's, not a thread's.
 ONE_RUN = threading.Lock()
@@ -175,7 +175,19 @@ def parallel(
                 ray.cancel(task)
     else:
         pool = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
-        yield from pool(delayed(make)(r, **given) for r in runs)
+        here = {k: v for k, v in os.environ.items() if k.startswith("SAIDL_")}, Path.cwd()
+        yield from pool(delayed(make_as_here)(*here, r, **given) for r in runs)
+
+
+def make_as_here(environment: dict[str, str], folder: Path, run: Run, **given) -> tuple[str, bool]:
+    """`make` where the data are found as the caller would find them: joblib's processes live on from one sweep to the next, with the
+    environment and the folder of when they began."""
+    for name in [name for name in os.environ if name.startswith("SAIDL_")]:
+        del os.environ[name]
+    os.environ.update(environment)
+    with contextlib.suppress(OSError):  # another machine, on a backend that is none of ours
+        os.chdir(folder)
+    return make(run, **given)
 
 
 def make(run: Run, store: str, wait: bool = False, epochs: bool = False) -> tuple[str, bool]:
@@ -293,12 +305,18 @@ def check_runs(runs: list[Run]) -> None:
             raise ValueError(f"runs must be experiments.Run, as experiments.grid makes them, not {run!r}")
         one_of("dataset", run.dataset, data.NAMES)  # a folder's content would not be part of the id
         for name in ("seed", "noise_seed"):
-            whole(name, getattr(run, name))
+            between(name, whole(name, getattr(run, name)), 0, 2**63 - 1)
+        if run.train_size is not None:
+            whole("train_size", run.train_size, 1)
         losses.resolve(run.loss)
-        if not run.transition:
-            one_of("noise", run.noise, noise.KINDS)
-        if run.rate is not None or (run.noise not in noise.HUMAN and run.transition is None):
+        if run.transition is None:
+            checked_noise(run.noise, run.rate, run.dataset)
+            noise.check_exact(run.exact, run.noise)
+        else:
+            noise.checked_matrix(run.transition)
+        if run.rate is not None:
             between("rate", run.rate, 0, 1)
+        check_shown(run.model, run.settings.view, run.task)
         try:
             same = Run.from_dict(json.loads(json.dumps(run.to_dict(), allow_nan=False))).id == run.id
         except (TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import time
+import types
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -57,12 +58,16 @@ class Settings:
     half_rate: bool = False  # after training, test on every second step of the sequences too (state-space layers)
 
     def __post_init__(self):
+        own = {}  # equal settings are alike to the type, as their JSON is hashed
         for name, least in {"epochs": 1, "batch_size": 2, "eval_every": 1, "warmup": 0}.items():
-            whole(name, getattr(self, name), least)
+            own[name] = whole(name, getattr(self, name), least)
         for name in ("lr", "weight_decay", "l1", "lr_min", "clip"):
-            between(name, getattr(self, name), 0, math.inf, below=True)
+            own[name] = between(name, getattr(self, name), 0, math.inf, below=True)
         for name in ("momentum", "valid_fraction"):
-            between(name, getattr(self, name), 0, 1, below=True)
+            own[name] = between(name, getattr(self, name), 0, 1, below=True)
+        own["clip"] = own["clip"] or 0  # as it stands in the recorded runs
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
         for name in ("nesterov", "compile", "half_rate"):
             flag(name, getattr(self, name))
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
@@ -125,11 +130,11 @@ def fit(
     check_arguments(model, train, test, loss, settings, checkpoint)
     try:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be one of torch's, not {device!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {str(device)!r}, but torch finds no GPU")
-    between("seed", whole("seed", seed), 0, 2**63 - 1)  # torch's range
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:  # by torch's build; no GPU is one of them
+        raise ValueError(f"device must be one of torch's that is here, not {str(device)!r}: {error}") from error
+    seed = whole("seed", seed)
+    between("seed", seed, 0, 2**63 - 1)  # torch's range
     if clean_labels is not None:
         with contextlib.suppress(TypeError, ValueError, RuntimeError):  # what is no array is named below
             clean_labels = torch.as_tensor(clean_labels)
@@ -414,7 +419,8 @@ class Fit:
 
     @cached_property
     def identity(self) -> dict:
-        """What a checkpoint must share with the run that continues it. (What only code says, of a network or a loss, it cannot know.)"""
+        """What a checkpoint must share with the run that continues it. (What only a class's code says, of a network or a loss, it cannot
+        know.)"""
         replayed = isinstance(self.advance, cuda_graph.Replayed)  # its optimiser's state is of another kind
         train, test, clean = self.given
         return {
@@ -473,11 +479,23 @@ def statistics(parts: Iterable[Tensor], channel: int) -> tuple[Tensor, Tensor]:
 
 
 def described(x) -> str:
-    """A network or a loss with every attribute that it holds, as their repr need not show them; without the addresses of functions, which
-    are others in another process."""
-    parts = x.modules() if isinstance(x, nn.Module) else ()
-    own = [{k: v for k, v in vars(m).items() if not k.startswith("_") and k != "training"} for m in parts]
+    """A network or a loss with every attribute that it holds, as their repr need not show them, of a function what it does; without
+    the addresses, which are others in another process."""
+    if isinstance(x, types.FunctionType):
+        kept = [described(cell.cell_contents) for cell in x.__closure__ or ()]
+        own = [coded(x.__code__), x.__defaults__, x.__kwdefaults__, kept]
+    elif isinstance(x, partial):
+        own = [described(x.func), x.args, x.keywords]
+    else:
+        parts = x.modules() if isinstance(x, nn.Module) else [x] if hasattr(x, "__dict__") else []
+        own = [{k: v for k, v in vars(m).items() if not k.startswith("_") and k != "training"} for m in parts]
     return re.sub(r" at 0x[0-9a-f]+", "", f"{x!r} {own}")
+
+
+def coded(code: types.CodeType) -> tuple:
+    """A function's instructions, constants and names, without the file it stands in."""
+    constants = [coded(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
+    return code.co_code.hex(), constants, code.co_names
 
 
 def chosen_precision(settings: Settings, device: torch.device) -> str:
@@ -509,6 +527,8 @@ def check_arguments(model, train, test, loss, settings, checkpoint) -> None:
         raise ValueError("the loss must have no weights of its own: they would not be trained; put them into the model")
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model must have weights to train; all are frozen, or there are none")
+    if checkpoint and not isinstance(checkpoint, str | os.PathLike):
+        raise ValueError(f"checkpoint must be a file's name, not {checkpoint!r}")
     if checkpoint and (Path(checkpoint).is_dir() or not Path(checkpoint).parent.is_dir()):
         raise ValueError(f"checkpoint must be a file in a folder that exists, not {str(checkpoint)!r}")
 

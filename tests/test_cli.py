@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -105,6 +106,25 @@ def test_errors_are_one_line(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_terminated_it_stops_and_so_do_its_workers(tmp_path):
+    """As `timeout`, Slurm and systemd stop a job: nothing is at a run any more, and the same command goes on."""
+    command = [sys.executable, "-m", "saidl", "sweep", "--profile", "smoke", "--loss", "ce", "--noise", "symmetric", "--rate", "0.2", "0.4",
+               "--epochs", "100000", "--jobs", "2", "--store", str(tmp_path)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob(".*.lock"))) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        sweep.terminate()
+        assert sweep.wait(30) == 130
+        assert "stopped" in sweep.stderr.read()
+    locks = list(tmp_path.glob(".*.lock"))
+    assert len(locks) == 2
+    until = time.monotonic() + 10
+    while not all(results.orphaned(tmp_path / f"{lock.name[1:-5]}.json") for lock in locks if lock.exists()):
+        assert time.monotonic() < until, "a worker still holds its run"
+        time.sleep(0.1)
 
 
 def test_the_package_itself_is_the_command():

@@ -216,7 +216,11 @@ def test_failed_download_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match="could not download cifar10") as caught:
         data.load("cifar10", root=tmp_path / "fresh")
     assert isinstance(caught.value, ValueError)
-    assert list((tmp_path / "fresh").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ConnectionError):
+        data.load("cifar10", root=tmp_path / "old")
+    assert list((tmp_path / "old").iterdir()) == []
 
 
 def test_spoken_digits_are_cut_padded_and_split(tmp_path):

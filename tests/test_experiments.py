@@ -36,7 +36,18 @@ def test_equal_runs_have_equal_ids_however_their_numbers_were_written():
 
     assert ids(profile="smoke", lr=1) == ids(profile="smoke", lr=1.0) == ids(profile="smoke", lr=np.float64(1))
     assert ids(profile="smoke", epochs=3, seed=np.arange(2)) == ids(profile="smoke", epochs=np.int64(3), seed=[0, 1])
+    smoke = {"profile": "smoke", "loss": "nce+rce"}
+    assert ids(**smoke, loss_options={"alpha": 1, "beta": np.float32(1)}) == ids(**smoke)
+    wide = {"profile": "smoke", "model_options": {"channels": (8, 16)}}
+    assert ids(**wide | {"model_options": {"channels": [np.int64(8), 16]}}) == ids(**wide)
+    (run,) = experiments.grid("smoke", rate=1.0)
+    assert (
+        replace(run, rate=1, settings=replace(run.settings, lr=1)).id
+        == replace(run, settings=replace(run.settings, lr=1.0)).id
+    )
     sequence = {"profile": "laptop", "task": "scifar"}
+    still = {"model_options": {"dropout": 0}}
+    assert ids(**sequence, **still) == ids(**sequence, model_options={"dropout": 0.0}) != ids(**sequence)
     assert ids(**sequence) == ids(**sequence, clip=0.0) == ids(**sequence, clip=0)
 
 

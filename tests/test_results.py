@@ -51,6 +51,7 @@ def test_a_finished_record_is_never_written_over(tmp_path):
 
 
 whole = json.dumps(record()).encode()
+HALF = replace(RUN, train_size=0.5)
 DAMAGED = {
     "empty": b"",
     "truncated": whole[: len(whole) // 2],
@@ -69,6 +70,7 @@ DAMAGED = {
     "no noise": json.dumps({name: told for name, told in record().items() if name != "noise"}).encode(),
     "not a number": json.dumps(record(test_accuracy=float("nan"))).encode(),
     "no status": json.dumps(record(status="fine")).encode(),
+    "half of the images": json.dumps(record(id=HALF.id) | {"run": HALF.to_dict()}).encode(),
     "a history of another kind": json.dumps(record(history=[1, 2])).encode(),
 }
 

@@ -62,7 +62,7 @@ def test_scores_are_scikit_learns():
     assert suspects.scores(said, flipped) == score
     assert score["precision"] == pytest.approx(precision_score(flipped, said))
     assert score["recall"] == pytest.approx(recall_score(flipped, said))
-    assert suspects.scores(np.zeros(0, int), flipped) == {"precision": 0, "recall": 0}
+    assert suspects.scores(np.zeros(0, int), flipped) == suspects.scores([], flipped) == {"precision": 0, "recall": 0}
 
 
 def test_matrix_error_is_total_variation():
@@ -245,6 +245,8 @@ def test_exported_weights_are_the_classifier(few, tmp_path):
             suspects.load(tmp_path / f"{name}.safetensors")
     with pytest.raises(FileNotFoundError):
         suspects.load(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="is a folder"):
+        suspects.load(tmp_path)
 
 
 def test_accuracy_reported_is_the_classifiers(few):

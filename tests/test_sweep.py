@@ -1,8 +1,10 @@
 """Sweeps: skip, record, name, go on. The faults that need processes to die are in test_faults.py."""
 
+import itertools
 import json
 import os
 import time
+import wave
 from dataclasses import replace
 
 import joblib
@@ -103,7 +105,22 @@ UNFIT = {
     "a rate above one": (replace(RUN, rate=1.1), "rate must be a number in"),
     "a NaN option": (replace(RUN, loss_options=(("alpha", float("nan")),)), "cannot be recorded"),
     "an option that is no JSON": (replace(RUN, model_options=(("channels", {8, 16}),)), "cannot be recorded"),
-    "options out of order": (replace(RUN, model_options=(("size", 8), ("channels", (8, 16)))), "not be read back"),
+    "half of the images": (replace(RUN, train_size=0.5), "train_size must be a whole number"),
+    "moves of another data set": (
+        replace(RUN, dataset="adding", noise="asymmetric", rate=0.2),
+        "asymmetric noise must be one of",
+    ),
+    "people's labels of digits": (replace(RUN, noise="human-worst", rate=None), "human-worst noise is CIFAR-10's"),
+    "a T that is none": (
+        replace(RUN, noise="mine", transition=((1.0, 0.5), (0.0, 1.0))),
+        "matrix must be row-stochastic",
+    ),
+    "another draw": (replace(RUN, exact="foo"), "exact must be"),
+    "a seed that torch has not": (replace(RUN, seed=2**63), "seed must be a number in"),
+    "a network for sequences": (
+        replace(RUN, model="lstm", model_options=(("d_model", 4), ("n_layers", 1))),
+        "shows images",
+    ),
     "a loss's option": (replace(RUN, loss_options=(("q", 0.5),)), "'ce' has no setting"),
     "a network's option": (replace(RUN, model_options=(("depth", 3),)), "cannot be built with .*depth"),
     "channels below zero": (replace(RUN, model_options=(("channels", (8, -1)),)), "channels must be a whole number"),
@@ -120,6 +137,28 @@ def test_what_cannot_be_run_or_recorded_is_an_error_before_any_work(tmp_path, ma
         sweep.run([RUN, run], tmp_path / "store", progress=False)
     assert not made
     assert not (tmp_path / "store").exists()
+
+
+def test_a_sweep_looks_for_its_data_where_the_caller_does_now(tmp_path, monkeypatch):
+    """joblib's processes outlive a sweep: the next one may have been told another data folder."""
+    folder = tmp_path / "data" / "spoken-digits" / "recordings"
+    folder.mkdir(parents=True)
+    for digit, number, speaker in itertools.product(range(2), range(3, 8), "ab"):
+        with wave.open(str(folder / f"{digit}_{speaker}_{number}.wav"), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(8000)
+            sound.writeframes(bytes(range(64)))
+    options = {"d_model": 4, "n_layers": 1, "d_state": 4}
+    runs = experiments.grid("smoke", task="speech", seed=[0, 1], model_options=options)
+    runs = [
+        replace(run, train_size=None, settings=replace(run.settings, batch_size=4, half_rate=False)) for run in runs
+    ]
+    monkeypatch.setenv("SAIDL_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(RuntimeError, match=r"2 of 2 runs failed(.|\n)*MissingData"):
+        sweep.run(runs, tmp_path / "store", n_jobs=2, progress=False)
+    monkeypatch.setenv("SAIDL_DATA", str(tmp_path / "data"))
+    assert sweep.run(runs, tmp_path / "store", n_jobs=2, progress=False).status.eq("done").all()
 
 
 @pytest.mark.parametrize(

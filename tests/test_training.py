@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -455,7 +456,7 @@ class Margin(nn.Module):
         ({"loss": lambda z, y: 1.0}, "scalar tensor with a gradient, not float"),
         ({"loss": lambda z, y: z.detach().mean()}, "scalar tensor with a gradient"),
         ({"settings": {"epochs": 3}}, "settings must be of type Settings, not dict"),
-        ({"device": "toaster"}, "device must be one of torch's, not 'toaster'"),
+        ({"device": "toaster"}, "device must be one of torch's that is here, not 'toaster'"),
         ({"checkpoint": "no/such/folder/c.pt"}, "checkpoint must be a file in a folder that exists"),
         ({"checkpoint": "."}, "checkpoint must be a file"),
         ({"clean_labels": "abc"}, "clean_labels must be int64 of shape .*, not str"),
@@ -550,7 +551,7 @@ def test_a_checkpoint_is_not_continued_in_another_precision(tmp_path, monkeypatc
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="torch finds no GPU"):
+    with pytest.raises(ValueError, match="one of torch's that is here, not 'cuda"):
         fit(device="cuda")
 
 
@@ -597,6 +598,55 @@ def test_a_checkpoint_is_of_the_loss_with_all_its_settings(tmp_path, monkeypatch
     losses_of(torch.nn.CrossEntropyLoss(), checkpoint)
     assert losses_of(other, checkpoint) == losses_of(other)
     assert "it is another run's" in capsys.readouterr().out
+
+
+class Powered:
+    def __init__(self, q):
+        self.q = q
+
+    def __call__(self, z, y):
+        return (1 - z.softmax(1).gather(1, y[:, None]) ** self.q).mean() / self.q
+
+
+def powered(q):
+    return lambda z, y: Powered(q)(z, y)
+
+
+def powered_of(z, y, q):
+    return Powered(q)(z, y)
+
+
+@pytest.mark.parametrize(
+    "make", [Powered, powered, lambda q: partial(powered_of, q=q)], ids=["object", "closure", "partial"]
+)
+def test_a_checkpoint_is_of_a_loss_of_ones_own_with_its_settings(make, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    split, settings = data.load("digits", train_size=100), Settings(epochs=2, batch_size=50, precision="float32")
+
+    def losses_of(q, checkpoint=None):
+        torch.manual_seed(0)
+        net = models.make("small-cnn", channels=(4, 8))
+        return training.fit(net, *split, make(q), settings, seed=0, checkpoint=checkpoint).loss
+
+    first = losses_of(0.7, tmp_path / "run.pt")
+    kept = (tmp_path / "run.pt").read_bytes()
+    assert losses_of(0.7, tmp_path / "run.pt") == first  # continued: it makes the same loss anew
+    assert "another" not in capsys.readouterr().out
+    (tmp_path / "run.pt").write_bytes(kept)
+    assert losses_of(0.1, tmp_path / "run.pt") == losses_of(0.1)
+    assert "it is another run's" in capsys.readouterr().out
+
+
+def test_numpys_seed_is_pythons():
+    split, settings = data.load("digits", train_size=100), Settings(epochs=1, batch_size=50, precision="float32")
+
+    def losses_of(seed):
+        torch.manual_seed(0)
+        return training.fit(
+            models.make("small-cnn", channels=(4, 8)), *split, losses.make("ce"), settings, seed=seed
+        ).loss
+
+    assert losses_of(np.int64(3)) == losses_of(3)
 
 
 class Scaled(nn.Module):
