@@ -145,16 +145,17 @@ class Numbers:
         return ", ".join(data.CIFAR10_CLASSES[c] for c in lost[0]) or "none" if lost else NOT_RUN
 
     def the_whole(self, loss, what):
-        """`tables.whole_run` of a loss: its "epochs", the test "accuracy" after the last, the classes "lost" then, or those "back" since
-        the first epoch, with the epoch."""
-        one_of("what", what, ("epochs", "accuracy", "lost", "back"))
+        """`tables.whole_run` of a loss: its "epochs", the test "accuracy" after the last, the classes lost after the "first", those "back"
+        since, with the epoch, or "lost" after the last."""
+        one_of("what", what, ("epochs", "accuracy", "first", "back", "lost"))
         record = tables.whole_run(self.frame, losses.resolve(loss))
         if record is None:
             return NOT_RUN
         names = record["data"]["classes"]
         back = [f"{names[c]} by epoch {epoch}" for c, epoch in tables.came_back(record).items()]
-        lost = [names[c] for c in tables.lost_classes(record)]
+        lost, first = ([names[c] for c in tables.lost_classes(record, at)] for at in (-1, 0))
         return {
+            "first": ", ".join(first) or "none",
             "epochs": str(len(record["history"]["test_accuracy"])),
             "accuracy": percent(100 * record["test_accuracy"]),
             "lost": ", ".join(lost) or "none",
@@ -176,10 +177,13 @@ class Numbers:
         return ", ".join(record["data"]["classes"][c] for c in tables.lost_classes(record)) or "none"
 
     def the_order(self, profile, noise, rate):
-        """The losses of a cell with their accuracies, best first; those within a point of the first of them stand together."""
+        """The losses of a cell with their accuracies over the seeds that most of them have, best first; those within a point of the
+        first of them stand together."""
         one_of("noise", noise, KINDS)
         rows = self.rows(profile)
-        means = rows[(rows.noise == noise) & (rows.rate == rate)].groupby("loss").accuracy.mean()
+        rows = rows[(rows.noise == noise) & (rows.rate == rate)]
+        having = rows.groupby("seed").loss.transform("nunique")
+        means = rows[having == having.max()].groupby("loss").accuracy.mean()
         groups = []
         for loss, mean in means.sort_values(ascending=False).items():
             if not groups or groups[-1][0][1] - mean > 1 + 1e-9:
@@ -296,7 +300,15 @@ class Numbers:
         n = tables.against_published(self.frame, name, all_of(kinds), task).set_index(key).n
         n = n[n.index.isin(tables.asked(name, task))]
         empty = (n == 0).sum()
-        return f"{empty} of its {len(n)} cells have not been run." if empty else "Every cell has been run."
+        if empty:
+            return f"{empty} of its {len(n)} cells have not been run."
+        return "Every cell that the profile asks for has been run; a dash is one that it does not ask for."
+
+    def the_cells(self, profile, what):
+        """How many cells (loss, noise, rate) a profile's queue has: those "asked" for, or those of them that were "run"."""
+        name, task = parted(profile)
+        asked, have = set(tables.asked(name, task)), tables.cells(self.frame, name, task).index
+        return {"asked": f"{len(asked):,}", "run": f"{len(asked.intersection(have)):,}"}[what]
 
     def the_pub(self, dataset, noise, rate, loss):
         table = tables.published()
@@ -327,12 +339,10 @@ class Numbers:
         table = make()
         return form(table[column][table.iloc[:, 0].map(str) == row].iloc[0])
 
-    def the_other_cpu(self, what, task=None):
+    def the_other_cpu(self, what):
         """The quick profile's runs on another kind of processor (the store "other-cpu") against the recorded ones: how many, how many
-        "equal", how many beyond a "point", the run that is "farthest"; or, with a task, the accuracy there of a model."""
+        "equal", how many beyond a "point", the run that is "farthest"."""
         other = results.load(results.recorded("other-cpu"), quarantine=False)
-        if task:
-            return percent(tables.by_recipe(other, "quick", task).query("model == @what").accuracy.mean())
         both = self.frame[self.frame.status == "done"].merge(
             other[["id", "test_accuracy"]], on="id", suffixes=("", "_other")
         )
