@@ -155,7 +155,7 @@ class _FocalShare(torch.autograd.Function):
 
 
 # ------------------------------------------------------------------------------------------------------------- plain losses
-# The settings' ranges keep float32 from an overflow, 0 / 0 or a difference of equals.
+# The settings' ranges keep float32 from an overflow or 0 / 0.
 
 
 class CrossEntropy(RobustLoss):
