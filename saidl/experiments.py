@@ -330,7 +330,7 @@ def mnist_queue(profile: str) -> list[list[Run]]:
     # focal loss is published far above ours under asymmetric noise alone: would another gamma do that?
     focal = grid(profile, task="mnist-noise", loss="fl", noise="asymmetric", rate=(0.2, 0.4))
     out += [[replace(run, loss_options=(("gamma", gamma),)) for run in focal] for gamma in (2.0, 5.0)]
-    # with those scripts' momentum and seeds, too: the earlier of the two tables that they stored (notebook 03)
+    # with those scripts' momentum and seeds, too: the earlier of the two tables that they stored (notebook 11)
     seeded = {"task": "mnist-noise", "noise": "asymmetric", "rate": ASYMMETRIC[-1], "seed": (0, 123, 515)}
     out += [grid(profile, **cells, **equal, nesterov=False) for cells in (seeded, hardest)]
     return out

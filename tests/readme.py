@@ -115,7 +115,7 @@ def block() -> str:
         f"wait for a GPU), {seeds(tables.cells(frame, 'paper').n)}; in brackets the published values; *asym. seq.*: classes move one after "
         "another, as in the published table (notebook 04):\n\n"
         f"{published_table(frame, ['symmetric', 'asymmetric-sequential', 'asymmetric'])}\nMNIST at the published recipe, "
-        f"{seeds(tables.cells(frame, 'paper', 'mnist-noise').n)}; in brackets the published values (see notebook 03):\n\n"
+        f"{seeds(tables.cells(frame, 'paper', 'mnist-noise').n)}; in brackets the published values (see notebook 11):\n\n"
         f"{published_table(frame, ['symmetric', 'asymmetric'], 'mnist-noise')}\nSequences, read one step at a time, test accuracy "
         "in %; in brackets the discretisation (notebook 07). "
         "Sizes are far below the papers' (4 × 128: the S4D authors' public example) and epochs few "
