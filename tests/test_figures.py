@@ -114,7 +114,10 @@ def test_learning_draws_accuracy_against_epochs_and_minutes():
     assert x.tolist() == [1, 3, 4, 5, 6]
     assert y[1] == pytest.approx(50 * (histories[0]["test_accuracy"][2] + histories[2]["test_accuracy"][2]))
     x, y = lines(minutes)["S4D (bilinear)"].get_data()
-    assert x[-1] == pytest.approx(sum(histories[1]["seconds"]) / 60)
+    assert x[-1] == pytest.approx(6 * min(histories[1]["seconds"]) / 60)
+    assert x[-1] == pytest.approx(figures.minutes(rows[1]["record"]))
+    x, y = lines(minutes)["S4D (zoh)"].get_data()
+    assert x[0] == pytest.approx((min(histories[0]["seconds"]) + min(histories[2]["seconds"])) / 120)
     pale = [line for line in minutes.lines if line.get_alpha()]
     np.testing.assert_allclose(pale[1].get_ydata(), 100 * np.array(histories[1]["train_accuracy"]))
     assert lines(minutes)["S4D (zoh)"].get_linestyle() != lines(minutes)["S4D (bilinear)"].get_linestyle()
@@ -148,6 +151,12 @@ def test_classes_are_followed_over_the_epochs_that_were_evaluated(table):
     fig = figures.classes_over_epochs(part.assign(images=[5000, 5000, 20000]), {3: "cat"}, by="images")
     assert [list(lines(ax)) for ax in fig.axes] == [["CE", "NCE+RCE"], ["NFL"]]
     assert fig.axes[1].get_ylabel().endswith("20,000 images")
+    (ax,) = figures.classes_over_epochs(part, {3: "cat"}, window=2).axes
+    for row in part.itertuples():
+        line, by_class = lines(ax)[figures.label(row.loss)], row.record["history"]["class_accuracy"]
+        assert line.get_xdata().tolist() == [1.5, 4.5]  # of the epochs 1, 2, 4, 5 and 6, the last alone
+        np.testing.assert_allclose(line.get_ydata(), [50 * (by_class[i][3] + by_class[i + 1][3]) for i in (0, 3)])
+        assert line.get_marker() == ""
     fig = figures.classes_over_epochs(part, {3: "cat", 7: "horse"})
     assert [ax.get_title() for ax in fig.axes] == ["cat", "horse"]
     for c, ax in zip((3, 7), fig.axes, strict=True):

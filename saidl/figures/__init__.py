@@ -43,6 +43,7 @@ from saidl.figures.sequences import (
     curves,
     growth,
     learning,
+    minutes,
     rule_name,
     spectrum,
     stability,

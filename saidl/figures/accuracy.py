@@ -96,16 +96,19 @@ def class_accuracy(table, classes: Sequence[str] | None = None, flipped: Sequenc
 
 
 @figure
-def classes_over_epochs(table, classes: Mapping[int, str], by: str | None = None):
+def classes_over_epochs(table, classes: Mapping[int, str], by: str | None = None, window: int = 1):
     """Test accuracy of some classes, {class: its name}, against the epoch: a panel a class, a line a loss; with `by`, a column of the
-    table, a row of panels for each of its values."""
+    table, a row of panels for each of its values. A `window` of several epochs draws the mean of each so many, without marks."""
     parts = list(table.groupby(by)) if by else [("", table)] * (len(table) > 0)
     fig, axes = panels(len(parts), len(classes), height=2.0, sharex="row", sharey=True)
     for row, (value, part) in zip(axes, parts, strict=True):
         for ax, (c, name) in zip(row, classes.items(), strict=True):
             for loss in losses_of(part):
                 epochs, values = history(part[part.loss == loss], "class_accuracy")  # (E,), (E, K)
-                ax.plot(epochs, values[:, c], label=label(loss), markevery=0.2, **look(loss))
+                whole = len(epochs) // window * window
+                x, y = (v[:whole].reshape(-1, window).mean(1) for v in (epochs, values[:, c]))
+                plain = {"marker": ""} if window > 1 else {}
+                ax.plot(x, y, label=label(loss), markevery=0.2, **look(loss) | plain)
             ax.set(title=name, xlabel="epoch", ylim=(-3, 103))
         of_row = value if isinstance(value, str) else f"{value:,} {by}"
         row[0].set_ylabel(f"test accuracy, %\n{of_row}".rstrip())

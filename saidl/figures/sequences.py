@@ -61,7 +61,7 @@ def learning(parts: Mapping, by=("epoch", "minutes"), columns: int = 3):
     it was taken, the pale line beside it that on the training data, of every epoch.
 
     Arguments: parts, {title: runs with a `name` each, as `tables.named` gives them}, runs of one name being averaged; by,
-        "epoch" or "minutes", the latter of training and evaluation on one thread of whatever machine recorded the run.
+        "epoch" or "minutes", the latter as `minutes` counts them: a run's fastest epoch times the epochs.
     """
     columns = min(columns, len(parts))
     blocks = -(-len(parts) // columns)
@@ -95,9 +95,15 @@ def learnt(ax, runs, against: str, styles: Mapping[tuple[str, str], Mapping]) ->
     for (model, name), rows in runs.groupby(["model", "name"], sort=False):
         for field, more in {"train_accuracy": {"marker": "", "alpha": 0.35}, "test_accuracy": {"label": name}}.items():
             epochs, accuracy = history(rows, field)
-            seconds = np.mean([record["history"]["seconds"] for record in rows.record], axis=0)
-            x = epochs if against == "epoch" else seconds.cumsum()[epochs - 1] / 60
+            x = epochs if against == "epoch" else np.mean([minutes(record, 1) for record in rows.record]) * epochs
             ax.plot(x, accuracy, **styles[model, name] | more)
+
+
+def minutes(record: Mapping, epochs: int | None = None) -> float:
+    """How long a run trains on one thread of the machine that recorded it: its fastest epoch, times the epochs (None: all). Others
+    were busy beside it by turns, so that the sum over its epochs would tell more of them than of the run."""
+    seconds = record["history"]["seconds"]
+    return min(seconds) * (len(seconds) if epochs is None else epochs) / 60
 
 
 @figure
