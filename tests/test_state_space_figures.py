@@ -71,3 +71,16 @@ def test_by_method_averages_the_seeds_of_each_rule():
 def test_a_layers_own_rule_is_the_layers_default():
     layers = {"s4d": ssm.S4D, "s4": ssm.S4}
     assert {name: layer(2, 2).method for name, layer in layers.items()} == figures.DEFAULT_METHOD
+
+
+def test_a_bench_is_drawn_against_length_where_it_has_lengths():
+    rows = [
+        {"kind": "s4d-kernel", "length": length, "ours_ms": 0.01 * length, "peak_mb": memory}
+        for length, memory in ((4096, 8.0), (1024, 0))  # no memory taken
+    ]
+    rows += [{"kind": "full-kernel", "length": 1024, "ours_ms": 30.0}, {"name": "CNN8 epoch", "ours_ms": 5.0}]
+    time, memory, network = figures.by_length(rows).axes
+    assert [line.get_label() for line in time.lines] == ["S4D", "full table"]
+    np.testing.assert_allclose(time.lines[0].get_xydata(), [[1024, 10.24], [4096, 40.96]])
+    np.testing.assert_allclose(memory.lines[0].get_xydata(), [[4096, 8.0]])
+    assert not network.lines

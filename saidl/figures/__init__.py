@@ -38,6 +38,7 @@ from saidl.figures.robustness import label_sums, loss_curves, loss_gradients, pu
 from saidl.figures.sequences import (
     DEFAULT_METHOD,
     METHOD_COLOURS,
+    by_length,
     by_method,
     by_model,
     curves,

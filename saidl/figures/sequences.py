@@ -1,6 +1,6 @@
 """State spaces and the networks made of them: kernels, spectra, stability, learning, growth with length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -218,4 +218,28 @@ def growth(rows):
         ax.set_xticks(lengths, [f"{length:.0f}" for length in lengths])
         ax.minorticks_off()
     legend(fig, axes)
+    return fig
+
+
+@figure
+def by_length(rows: Sequence[Mapping]):
+    """Time of kernels and of networks, forward and backward, and the kernels' memory, against length.
+
+    Arguments: rows, of a saved bench (`tables.benchmarks`); those with a kind and a length are drawn.
+    """
+    timed = [row for row in rows if "length" in row and "kind" in row]
+    fig, axes = panels(1, 3, height=2.6)
+    shown = (
+        ("-kernel", "ours_ms", "kernel, ms"),
+        ("-kernel", "peak_mb", "kernel, peak MiB"),
+        ("-network", "ours_ms", "network, ms"),
+    )
+    for ax, (suffix, field, text) in zip(axes[0], shown, strict=True):
+        for kind in dict.fromkeys(row["kind"] for row in timed if row["kind"].endswith(suffix)):
+            points = sorted((row["length"], row[field]) for row in timed if row["kind"] == kind and row.get(field))
+            name = kind.removesuffix(suffix)
+            style = {"color": "black", "linestyle": "--", "marker": "x"} if name == "full" else look(name)
+            ax.plot(*np.array(points).T, **style, label="full table" if name == "full" else label(name))
+        ax.set(xscale="log", yscale="log", xlabel="length", title=text)
+    legend(fig, axes, "outside lower center", ncols=6)
     return fig

@@ -403,27 +403,10 @@ def sequences(frame):
     return figures.learning(found)
 
 
-@figures.figure
 def growth(frame):
-    """Time of kernels and of networks, forward and backward, and the kernels' memory, against length."""
-    rows = [row for row in saved_bench(frame)["rows"] if "length" in row and "kind" in row]
-    if not rows:
-        return note.__wrapped__("no benchmark has been recorded yet")
-    fig, axes = figures.panels(1, 3, height=2.6)
-    panels = (
-        ("-kernel", "ours_ms", "kernel, ms"),
-        ("-kernel", "peak_mb", "kernel, peak MiB"),
-        ("-network", "ours_ms", "network, ms"),
-    )
-    for ax, (suffix, field, text) in zip(axes[0], panels, strict=True):
-        for kind in dict.fromkeys(row["kind"] for row in rows if row["kind"].endswith(suffix)):
-            points = sorted((row["length"], row[field]) for row in rows if row["kind"] == kind and row.get(field))
-            name = kind.removesuffix(suffix)
-            style = {"color": "black", "linestyle": "--", "marker": "x"} if name == "full" else figures.look(name)
-            ax.plot(*np.array(points).T, **style, label="full table" if name == "full" else label(name))
-        ax.set(xscale="log", yscale="log", xlabel="length", title=text)
-    figures.legend(fig, axes, "outside lower center", ncols=6)
-    return fig
+    rows = saved_bench(frame)["rows"]
+    known = any("length" in row for row in rows)
+    return figures.by_length(rows) if known else note("no benchmark has been recorded yet")
 
 
 FIGURES = {

@@ -17,9 +17,7 @@ def python(*words: str) -> None:
 
 def rows(quick: bool = False) -> Iterator[dict]:
     repeats = 3 if quick else 9
-    everything = (
-        f"from saidl import {NOTEBOOKS.replace(' ', ', ')}\nfrom saidl.report import floats\nssm.S4D, ssm.numpy_s4"
-    )
+    everything = f"from saidl import {NOTEBOOKS.replace(' ', ', ')}\nssm.S4D, ssm.numpy_s4"
     yield compare(
         "import of every module, import torch",
         lambda: python("-c", everything),
