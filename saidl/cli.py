@@ -199,7 +199,14 @@ def parameters(model: str, options: tuple, task: str) -> int:
 
 
 def make_report(args) -> int:
-    from saidl import report
+    """The report's code lies beside its chapters in the checkout and is no part of the package."""
+    from saidl import results
+
+    checkout = results.project()
+    if not (checkout / "report" / "__init__.py").is_file():
+        raise ValueError(f"the report is made in the project's checkout, which {checkout} is not part of")
+    sys.path.insert(0, str(checkout))
+    import report
 
     if args.packages:
         print(*report.LATEX_PACKAGES)

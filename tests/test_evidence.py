@@ -2,8 +2,8 @@
 
 import pytest
 
+from report import evidence
 from saidl import experiments, results, tables
-from saidl.report import evidence
 
 from .test_noise import CIFAR100_COARSE
 from .test_tables import record

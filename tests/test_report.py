@@ -2,16 +2,20 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from saidl import cli, experiments, figures, report, results
-from saidl.report import floats
-from saidl.report.numbers import NOT_RUN, Numbers, used_keys
+import report
+from report import floats
+from report.prose import NOT_RUN, Numbers, used_keys
+from saidl import cli, experiments, figures, results
 
 from .test_tables import record, store
 
@@ -316,3 +320,20 @@ def test_packages_and_errors_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "build", lambda stores, **options: told.append((stores, options)))
     assert cli.main(["report", "--publish", "--no-latex", "--store", "here"]) == 0
     assert told == [(["here"], {"publish": True, "latex": False})]
+
+
+def test_the_command_finds_the_checkouts_report_and_says_so_elsewhere(tmp_path):
+    def command(folder):
+        words = [sys.executable, "-m", "saidl", "report", "--packages"]
+        return subprocess.run(words, cwd=folder, env=path, capture_output=True, text=True)
+
+    (tmp_path / "saidl").symlink_to(SOURCES.parent / "saidl")  # the package alone
+    path = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for folder in (SOURCES.parent / "notebooks", SOURCES):  # the latter's files must not stand for Python's own
+        assert command(folder).stdout.split() == list(report.LATEX_PACKAGES)
+    (tmp_path / "report").mkdir()
+    elsewhere = command(tmp_path)
+    assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
+    assert re.fullmatch(
+        r"saidl: the report is made in the project's checkout, which .* is not part of\n", elsewhere.stderr
+    )

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from report import floats
+from report.prose import NOT_RUN, Numbers
 from saidl import experiments, losses, results, tables
-from saidl.report import floats
-from saidl.report.numbers import NOT_RUN, Numbers
 from saidl.training import Settings
 
 

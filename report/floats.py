@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from report import evidence
 from saidl import data, experiments, figures, losses, noise, results, ssm, study, tables
 from saidl.figures import label
-from saidl.report import evidence
 from saidl.tables import MISSING, Tex, signed, spread, tabular
 
 SEQUENCE_TASKS = experiments.REAL_TASKS

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from report import evidence, floats
 from saidl import data, experiments, losses, models, results, tables
 from saidl.checks import one_of
 from saidl.figures import label, rule_name
 from saidl.noise import KINDS
-from saidl.report import evidence, floats
 from saidl.tables import short, spread, tex
 
 NOT_RUN = r"\notrun{}"

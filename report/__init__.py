@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from report import floats
+from report.prose import Numbers, used_keys
 from saidl import experiments, figures, results
-from saidl.report import floats
-from saidl.report.numbers import Numbers, used_keys
 
 LATEX_PACKAGES = ("latexmk", "texlive-latex-base", "texlive-latex-recommended", "lmodern")  # Debian's names
 LIMIT = 5.0  # points by which a box may stick out
@@ -35,7 +35,7 @@ def build(stores=None, out="report", latex: bool = True, publish: bool = False) 
     Raises RuntimeError for LaTeX errors, undefined references, boxes that stick out and keys that mean nothing. Damaged result
         files are left out and named, on the terminal and in the report.
     """
-    if not (results.project() / "saidl" / "report").is_dir():
+    if not (results.project() / "report" / "__init__.py").is_file():
         raise ValueError(f"the report is made in the project's checkout, which {Path.cwd()} is not part of")
     out = results.project() / out
     frame, left_out = load(stores, own=not publish)
