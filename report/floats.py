@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from report import evidence
+from report import evidence, settings
+from report.latex import Tex, cited, comparison_rows, short, signed, tabular, tex
 from saidl import data, experiments, figures, losses, noise, results, ssm, study, tables
 from saidl.figures import label
-from saidl.tables import MISSING, Tex, signed, spread, tabular
+from saidl.tables import MISSING, spread
 
 SEQUENCE_TASKS = experiments.REAL_TASKS
 NOTHING = r"\emph{Nothing has been recorded for this table yet.}"
@@ -24,14 +25,14 @@ NOTHING = r"\emph{Nothing has been recorded for this table yet.}"
 
 
 def provenance(frame) -> str:
-    table = tables.provenance(frame)
+    table = settings.provenance(frame)
     return table_of(table.columns, table.astype(str).to_numpy(), "llrllllp{21mm}p{40mm}r")
 
 
 def grid(frame, profile: str) -> str:
     """All of a profile's accuracies: a row a loss, symmetric and asymmetric rates side by side."""
     kinds = {"symmetric": "sym.", "asymmetric": "asym."}
-    table = tables.accuracies(frame, profile, tuple(kinds))
+    table = accuracies(frame, profile, tuple(kinds))
     columns = tables.layout(tables.cells(frame, profile), profile, tuple(kinds))[1]
     often = (table != MISSING).to_numpy().mean(0) > 0.5
     # the widest of all tables: a rate that few losses were run at, for a study, would make it unreadable
@@ -43,12 +44,22 @@ def grid(frame, profile: str) -> str:
 
 def human(frame, profile: str) -> str:
     """A row a loss, a column one of CIFAR-10N's label sets."""
-    table = tables.accuracies(frame, profile, noise.HUMAN).reset_index()
+    table = accuracies(frame, profile, noise.HUMAN).reset_index()
     return table_of(["loss", *(kind.removeprefix("human-") for kind in table.columns[1:])], table.to_numpy())
 
 
+def accuracies(frame: pd.DataFrame, profile: str, noise="symmetric", task: str = "noise") -> pd.DataFrame:
+    """Ours for reading, "mean ± std": a row a loss, a column a rate (or human noise); noise: one kind or several."""
+    have = tables.cells(frame, profile, task)
+    names, columns = tables.layout(have, profile, noise, task)
+    table = [[spread(*tables.value(have, (loss, *column))[:2], digits=1) for column in columns] for loss in names]
+    several = len({kind for kind, _ in columns}) > 1
+    heads = [f"{kind} {rate}".strip() if several else rate or kind for kind, rate in columns]
+    return pd.DataFrame(table, index=[label(loss) for loss in names], columns=heads)
+
+
 def comparison(frame, profile: str, kind, task: str = "noise") -> str:
-    header, rows = tables.comparison_rows(tables.against_published(frame, profile, kind, task))
+    header, rows = comparison_rows(tables.against_published(frame, profile, kind, task))
     return table_of(header, rows, "ll" + "r" * (len(header) - 2))
 
 
@@ -87,11 +98,17 @@ def mnist_lost(frame) -> str:
     later, earlier = (known[known.source.str.startswith(s)].set_index("loss")["std"] for s in tables.EDITIONS.values())
     rows = []
     for loss in figures.in_order(name for runs in (ours, scripts) for name in runs.loss):
-        counts = [tables.seeds_losing(runs[runs.loss == loss], at) or MISSING for (_, at), runs in columns.items()]
+        counts = [seeds_losing(runs[runs.loss == loss], at) or MISSING for (_, at), runs in columns.items()]
         unchanged = later.get(loss, tables.NAN)
         rows.append([label(loss), *counts, spread(earlier.get(loss, unchanged)), spread(unchanged)])
     heads = [*((name, f"epoch {at}") for name, at in columns), ("earlier", "table"), ("later", "table")]
     return table_of(["loss", *map(stacked, heads)], rows)
+
+
+def seeds_losing(runs: pd.DataFrame, epoch: int) -> str:
+    """In how many of `first_epochs`' runs a class is lost after the first epoch, or the last of so many: "2 of 3"; "" without a run."""
+    gone = runs.lost if epoch == 1 else runs.later[runs.epochs == epoch]
+    return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else ""
 
 
 def sequence(frame, task: str, profiles=("paper", "laptop")) -> str:
@@ -107,7 +124,7 @@ def sequence(frame, task: str, profiles=("paper", "laptop")) -> str:
                 block.append([row.what, row.split, spread(row.accuracy, row.std), "", whose])
         for row in leading[(leading.model == model) & (leading.source != "")].itertuples():
             numbers = spread(row.accuracy, row.std), signed(row.difference)
-            block.append([row.what, row.split, *numbers, tables.cited(row.source)])
+            block.append([row.what, row.split, *numbers, cited(row.source)])
         rows += [[model if i == 0 else "", *cells] for i, cells in enumerate(block)] + [None]
     return table_of(["model", "size", "split", "accuracy", "difference", "source"], rows[:-1], "lllrrl")
 
@@ -179,9 +196,9 @@ def bench(frame) -> str:
     rows = []
     for row in saved_bench(frame)["rows"]:
         if "ratio" in row and not row["name"].startswith(("loss ", "tried: ")):
-            sizes = [f"{tables.short(row[key])} MiB" for key in ("ours_mb", "baseline_mb") if key in row]
-            times = [tables.short(row[key]) for key in ("ours_ms", "baseline_ms")]
-            ratios = [tables.short(row[key]) for key in ("ratio", "low", "high")]
+            sizes = [f"{short(row[key])} MiB" for key in ("ours_mb", "baseline_mb") if key in row]
+            times = [short(row[key]) for key in ("ours_ms", "baseline_ms")]
+            ratios = [short(row[key]) for key in ("ratio", "low", "high")]
             rows.append([row["name"], *(sizes or times), *ratios, f"{row['target']:.3g}" if "target" in row else ""])
     return table_of(["what, against what", "ours", "baseline", "ratio", "low", "high", "aim"], rows, "lrrrrrr")
 
@@ -233,18 +250,18 @@ def discretisations() -> pd.DataFrame:
 
 
 def recipes(frame, tasks: list) -> str:
-    table = tables.recipes(tasks).reset_index()
+    table = settings.recipes(tasks).reset_index()
     return table_of(["", *table.columns[1:]], table.to_numpy())
 
 
 def loss_settings(frame) -> str:
-    table = tables.loss_settings()
+    table = settings.loss_settings()
     return table_of(table.columns, table.to_numpy(), "lp{36mm}p{62mm}p{30mm}l")
 
 
 def stacked(lines) -> Tex:
     """A head of several lines, for a column of numbers."""
-    return Tex(r"\shortstack[r]{" + r"\\".join(map(tables.tex, lines)) + "}")
+    return Tex(r"\shortstack[r]{" + r"\\".join(map(tex, lines)) + "}")
 
 
 def table_of(header, rows, align=None) -> str:
@@ -278,10 +295,10 @@ TABLES = {
     "detached-focal": computed(evidence.detached_focal, [Tex(r"$\gamma$"), "FL", "NFL"], [str, digits(1), digits(1)]),
     "inclusive": computed(evidence.inclusive, ["nominal", "real"], [str, digits(2)]),
     "flipped-bilinear": computed(evidence.flipped_bilinear, [STEP, "right", "exchanged", "right, all steps", "exchanged, all steps"],
-                                 [str, digits(4), digits(4), tables.short, tables.short]),
+                                 [str, digits(4), digits(4), short, short]),
     "discretisations": computed(discretisations, ["rule", STEP, Tex(r"largest $|\bar A|$"), "modes that grow", "distance"],
                                 [str, str, digits(4), str, str]),
-    "agreement": computed(evidence.agreement, ["one way", "the other", "difference"], [str, str, tables.short], "llr"),
+    "agreement": computed(evidence.agreement, ["one way", "the other", "difference"], [str, str, short], "llr"),
     "cost": computed(evidence.kernel_cost, ["length", "full table", "two tables"], ["{:,}".format] * 3),
     "recipes-noise": partial(recipes, tasks=list(experiments.RECIPES)),
     "recipes-sequences": partial(recipes, tasks=SEQUENCE_RECIPES),

@@ -7,11 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from report import evidence, floats
+from report.latex import short, tex
+from report.settings import recipes
 from saidl import data, experiments, losses, models, results, tables
 from saidl.checks import one_of
 from saidl.figures import label, rule_name
 from saidl.noise import KINDS
-from saidl.tables import short, spread, tex
+from saidl.tables import spread
 
 NOT_RUN = r"\notrun{}"
 CHANGES = {  # what was changed in MNIST's recipe, as `tables.editions` puts it
@@ -232,14 +234,14 @@ class Numbers:
         runs = pd.concat([ours, tables.released_epochs()])
         runs = runs[(runs.loss == loss) & (runs.precision == precision)]
         runs = runs if beta is None else runs[(runs.alpha == float(alpha)) & (runs.beta == float(beta))]
-        return tables.seeds_losing(runs, int(epoch)) or NOT_RUN
+        return floats.seeds_losing(runs, int(epoch)) or NOT_RUN
 
     def the_scripts(self, loss, epoch="1", decay="0.001", beta="1"):
         """The same with the seeds and the momentum of the authors' first scripts (the store "authors-seeds"); their decay and a pair's
         weights unless others are named."""
         runs = tables.first_epochs(results.load(results.recorded("authors-seeds"), quarantine=False))
         runs = runs[(runs.loss == losses.resolve(loss)) & (runs.decay == float(decay)) & ~runs.nesterov.astype(bool)]
-        return tables.seeds_losing(runs[runs.beta.isin([float(beta), tables.NAN])], int(epoch)) or NOT_RUN
+        return floats.seeds_losing(runs[runs.beta.isin([float(beta), tables.NAN])], int(epoch)) or NOT_RUN
 
     def the_released(self, loss, rate, late="1"):
         """Where the authors' released code ends on MNIST under asymmetric noise, after all epochs of its configuration; or the lowest and
@@ -316,7 +318,7 @@ class Numbers:
         return percent(rows.accuracy.iloc[0], 2)
 
     def the_set(self, profile, task, row):
-        return tex(tables.recipes([(profile, task)]).loc[row].iloc[0])
+        return tex(recipes([(profile, task)]).loc[row].iloc[0])
 
     def the_baseline_lr(self):
         return f"{experiments.BASELINE_LR:g}"

@@ -1,8 +1,8 @@
-"""Every table, for notebooks and report alike: what was recorded, beside what was published.
+"""Tables for notebooks and report alike: what was recorded, beside what was published.
 
 A cell is (loss, noise, rate) of one profile and task: the last epoch's clean test accuracy in per cent, mean and
 standard deviation (n - 1) over its seeds. Only runs that follow the profile's recipe to the last setting count. A cell
-that was not run is NaN and prints as MISSING; `tabular` turns any of these tables into booktabs LaTeX.
+that was not run is NaN and prints as MISSING.
 
     >>> spread(85.984, 0.213), spread(85.984), spread(NAN)
     ('85.98 ± 0.21', '85.98', '–')
@@ -10,7 +10,7 @@ that was not run is NaN and prints as MISSING; `tabular` turns any of these tabl
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,10 +27,6 @@ PUBLISHED_AS = {  # our model -> the names it goes by in published.csv
     "lstm": ("LSTM",),
     "transformer": ("Transformer",),
 }
-CITED = {  # how a source of published.csv begins -> its key in the report's bibliography
-    "Ma et al. 2020": "ma2020", "Wang et al. 2024": "wang2024", "Wang et al. 2025": "wang2025", "Wei et al. 2022": "wei2022",
-    "S4 paper": "gu2022s4", "LSSL paper": "gu2021", "LRU paper": "orvieto2023", "DFouT": "solozabal2025", "LRA table": "solozabal2025",
-}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------ cells
@@ -114,16 +110,6 @@ def layout(have: pd.DataFrame, profile: str, noise, task: str = "noise") -> tupl
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
-
-
-def accuracies(frame: pd.DataFrame, profile: str, noise="symmetric", task: str = "noise") -> pd.DataFrame:
-    """Ours for reading, "mean ± std": a row a loss, a column a rate (or human noise); noise: one kind or several."""
-    have = cells(frame, profile, task)
-    names, columns = layout(have, profile, noise, task)
-    table = [[spread(*value(have, (loss, *column))[:2], digits=1) for column in columns] for loss in names]
-    several = len({kind for kind, _ in columns}) > 1
-    heads = [f"{kind} {rate}".strip() if several else rate or kind for kind, rate in columns]
-    return pd.DataFrame(table, index=[label(loss) for loss in names], columns=heads)
 
 
 def against_published(frame: pd.DataFrame, profile: str, noise, task: str = "noise") -> pd.DataFrame:
@@ -324,12 +310,6 @@ def first_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     return out.drop_duplicates(["loss", "alpha", "beta", "precision", "decay", "nesterov", "seed"], keep="last")
 
 
-def seeds_losing(runs: pd.DataFrame, epoch: int) -> str:
-    """In how many of `first_epochs`' runs a class is lost after the first epoch, or the last of so many: "2 of 3"; "" without a run."""
-    gone = runs.lost if epoch == 1 else runs.later[runs.epochs == epoch]
-    return f"{gone.map(bool).sum()} of {len(gone)}" if len(gone) else ""
-
-
 def released_epochs() -> pd.DataFrame:
     """The same of the code that Ma et al. 2020 released, at its own weights, its `precision` "released code"; no rows where it is not
     recorded."""
@@ -372,19 +352,14 @@ def best_valid(record: dict) -> float:
     return max((100 * v for v in record["history"]["valid_accuracy"] if v is not None), default=NAN)
 
 
-# ------------------------------------------------------------------------------------------ settings and provenance
+# ------------------------------------------------------------------------------------------------------------- words
 
 
-def recipes(tasks: list[tuple[str, str]]) -> pd.DataFrame:
-    """Every setting of some (profile, task): a row a setting, a column a recipe."""
-    columns = {}
-    for profile, task in tasks:
-        dataset, size, model, options, settings = experiments.recipe(profile, task)
-        shown = {"data": dataset, "training samples": "all" if size is None else f"{size:,}", "network": model}
-        shown |= options | {f.name: getattr(settings, f.name) for f in fields(settings)}
-        columns[f"{profile}: {task}"] = {name.replace("_", " "): shown_as(v) for name, v in shown.items()}
-    rows = dict.fromkeys(name for column in columns.values() for name in column)
-    return pd.DataFrame(columns).reindex(list(rows)).fillna("")
+def spread(mean: float, std: float = NAN, digits: int = 2) -> str:
+    """mean ± std; the mean alone without a std, MISSING without a mean."""
+    if mean != mean:
+        return MISSING
+    return f"{mean:.{digits}f}" if std != std else f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def shown_as(setting) -> str:
@@ -395,23 +370,6 @@ def shown_as(setting) -> str:
     return f"{setting:g}" if isinstance(setting, float) else str(setting)
 
 
-def loss_settings() -> pd.DataFrame:
-    """Every loss: hyperparameters on CIFAR-10 (class defaults where no paper tunes them), elsewhere, their source."""
-    rows = []
-    for name in losses.names():
-        values, source = losses.settings(name)
-        if name in losses.SINGLE:
-            loss = losses.make(name)
-            values = {k: getattr(loss, k) for k in sorted(losses.accepted(name) - {"detached", "floor"})}
-        elsewhere = [f"{data}: {as_text(v)}" for (n, data), (v, _) in losses.ELSEWHERE.items() if n == name]
-        aimed = losses.settings(name, noise="asymmetric")[0].items() - losses.settings(name)[0].items()
-        elsewhere += [f"asymmetric noise, pair flips: {as_text(dict(sorted(aimed)))}"] if aimed else []
-        penalty = as_text({data: v for (n, data), v in losses.L1.items() if n == name})
-        source = "" if source == "class defaults" else source.removesuffix(", released configs")
-        rows.append((label(name), as_text(values), "; ".join(elsewhere), penalty, source))
-    return pd.DataFrame(rows, columns=["loss", "CIFAR-10", "elsewhere", "L1 penalty", "source"])
-
-
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "tau": "τ"}
 
 
@@ -419,23 +377,11 @@ def as_text(values: dict) -> str:
     return ", ".join(GREEK.get(k, k) + ("" if v is True else f" {v:g}") for k, v in values.items())
 
 
-def provenance(frame: pd.DataFrame) -> pd.DataFrame:
-    """What results were made from, a row a profile and task: runs, seeds, epochs, sizes, fingerprints, device, time."""
-    rows = []
-    for (profile, task), runs in frame[frame.status == "done"].groupby(["profile", "task"]):
-        data = [record["data"] for record in runs.record]
-        sizes = [listed(d[part] for d in data) for part in ("train", "test")]
-        prints = sorted({" ".join(d["fingerprint"][part][:8] for part in ("train", "test")) for d in data})
-        made = "; ".join(sorted(set(runs.device))), f"{runs.seconds.sum() / 3600:.1f}"
-        counts = len(runs), listed(runs.seed), listed(runs.epochs), *sizes
-        rows.append((profile, task, *counts, "; ".join(prints), *made))
-    names = ["profile", "task", "runs", "seeds", "epochs", "train", "test", "data", "device", "hours"]
-    return pd.DataFrame(rows, columns=names)
-
-
 def listed(values) -> str:
     return ", ".join(f"{v:,}" for v in sorted(set(values)))
 
+
+# ----------------------------------------------------------------------------------------------------------- benches
 
 BENCH_COLUMNS = [
     "name", "ours_ms", "baseline_ms", "ratio", "low", "high", "target", "gflops", "gb_per_s", "peak_mb", "length", "kind",
@@ -454,78 +400,3 @@ def benchmarks(path=None) -> dict:
         return {"machine": {}, "rows": []}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
-
-
-# ------------------------------------------------------------------------------------------------------------ LaTeX
-
-ESCAPES = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "^": r"\textasciicircum{}",
-    "ε": r"$\epsilon$", "ϵ": r"$\epsilon$", "η": r"$\eta$", "–": "--", "×": r"$\times$", "−": "$-$", "≥": r"$\ge$",
-    "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "τ": r"$\tau$",
-    "±": r"{\scriptsize$\pm$}", "→": r"$\to$", "~": r"$\sim$",
-}  # fmt: skip
-
-
-class Tex(str):
-    """A piece of LaTeX, put into a table as it is."""
-
-
-def tex(text) -> str:
-    """Plain text as LaTeX; `Tex` is left alone."""
-    return text if isinstance(text, Tex) else "".join(ESCAPES.get(c, c) for c in str(text).replace("--", "-{}-"))
-
-
-def spread(mean: float, std: float = NAN, digits: int = 2) -> str:
-    """mean ± std; the mean alone without a std, MISSING without a mean."""
-    if mean != mean:
-        return MISSING
-    return f"{mean:.{digits}f}" if std != std else f"{mean:.{digits}f} ± {std:.{digits}f}"
-
-
-def signed(difference: float) -> str:
-    # + 0.0: no minus before a zero
-    return MISSING if difference != difference else f"{round(difference, 2) + 0.0:+.2f}".replace("-", "−")
-
-
-def short(value: float) -> Tex:
-    """Three digits, of thousands all four, in powers of ten where that is shorter."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return Tex(f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}")
-    digits, power = f"{value:.1e}".split("e")
-    return Tex(rf"${digits}\times10^{{{int(power)}}}$")
-
-
-def cited(source: str) -> str:
-    """A source of published.csv as a citation, or by its first words where the bibliography has no entry."""
-    key = next((key for start, key in CITED.items() if source.startswith(start)), None)
-    return Tex(rf"\citet{{{key}}}") if key else source.split(",")[0]
-
-
-def tabular(header, rows, align: str | None = None) -> str:
-    """A booktabs tabular: cells of plain text or `Tex`; a row None is a thin gap."""
-    align = align or "l" + "r" * (len(header) - 1)
-    body = [" & ".join(map(tex, row)) + r" \\" if row is not None else r"\addlinespace" for row in rows]
-    top = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule", " & ".join(map(tex, header)) + r" \\", r"\midrule"]
-    return "\n".join([*top, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def comparison_rows(table: pd.DataFrame) -> tuple[list, list]:
-    """`against_published` as header and rows: under each loss ours, the published number, the difference. A loss without any
-    run of ours is one line, which says so."""
-    columns, rows = list(dict.fromkeys(zip(table.noise, table.rate, strict=True))), []
-    for loss, part in table.groupby("loss", sort=False):
-        counts = listed(part.n[part.n > 0].astype(int))
-        source = next((cited(s) for s in part.source if isinstance(s, str)), "")
-        theirs = [spread(*pair) for pair in zip(part.published, part.published_std, strict=True)]
-        if counts:
-            rows.append([label(loss), f"ours (n = {counts})", *map(spread, part.ours, part["std"])])
-            apart = [
-                Tex(rf"\textbf{{{tex(signed(d))}}}") if b else signed(d)
-                for d, b in zip(part.difference, part.beyond, strict=True)
-            ]
-            rows += [["", source, *theirs], ["", "difference", *apart]] if source else []
-        else:
-            rows.append([label(loss), Tex(f"{source}; ours not run") if source else "ours not run", *theirs])
-        rows.append(None)
-    heads = [Tex(rf"$\eta={rate}$") if rate else kind.removeprefix("human-") for kind, rate in columns]
-    return ["loss", "", *heads], rows[:-1]

@@ -14,6 +14,7 @@ import pytest
 
 import report
 from report import floats
+from report.latex import CITED
 from report.prose import NOT_RUN, Numbers, used_keys
 from saidl import cli, experiments, figures, results
 
@@ -298,8 +299,6 @@ def test_equal_figures_are_equal_files(tmp_path):
 
 
 def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
-    from saidl import tables
-
     entries = set(re.findall(r"^@\w+\{(\w+),", (SOURCES / "refs.bib").read_text(), re.M))
     cited = {
         key
@@ -307,7 +306,7 @@ def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited():
         for group in re.findall(r"\\cite\w*\{([^}]+)\}", path.read_text())
         for key in group.split(",")
     }
-    assert cited | set(tables.CITED.values()) == entries
+    assert cited | set(CITED.values()) == entries
 
 
 def test_packages_and_errors_on_the_command_line(tmp_path, monkeypatch, capsys):

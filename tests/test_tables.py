@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from report import floats
+from report import floats, latex, settings
 from report.prose import NOT_RUN, Numbers
 from saidl import experiments, losses, results, tables
 from saidl.training import Settings
@@ -103,21 +103,21 @@ def test_runs_that_differ_in_one_field_can_be_asked_for(tmp_path):
 
 def test_a_deleted_or_damaged_result_empties_its_cell(tmp_path):
     store(tmp_path, ce=[0.7], mae=[0.9])
-    table = tables.accuracies(results.load(tmp_path), "quick")
+    table = floats.accuracies(results.load(tmp_path), "quick")
     assert table.loc["CE", "0.4"] == "70.0"
     paths = {results.read(path)["run"]["loss"]: path for path in tmp_path.glob("*.json")}
     paths["ce"].unlink()
     paths["mae"].write_text(paths["mae"].read_text()[:200])
     with pytest.warns(UserWarning, match=paths["mae"].name):
         frame = results.load(tmp_path, quarantine=False)
-    table = tables.accuracies(frame, "quick")
+    table = floats.accuracies(frame, "quick")
     assert table.loc["CE", "0.4"] == tables.MISSING
     assert "70.0" not in table.to_numpy()
 
 
 def test_columns_of_several_kinds_of_noise_are_told_apart(tmp_path):
     store(tmp_path, ce=[0.7])
-    table = tables.accuracies(results.load(tmp_path), "quick", ("symmetric", "asymmetric"))
+    table = floats.accuracies(results.load(tmp_path), "quick", ("symmetric", "asymmetric"))
     assert table.columns.is_unique
     assert table.loc["CE", "symmetric 0.4"] == "70.0"
     assert table.loc["CE", "asymmetric 0.4"] == tables.MISSING
@@ -147,7 +147,7 @@ def test_a_difference_is_ours_minus_theirs_and_nothing_without_ours(tmp_path):
     assert table.difference["ce", "0.2"] == pytest.approx(75 - published)
     assert math.isnan(table.difference["ce", "0.4"])
     assert not math.isnan(table.published["ce", "0.4"])
-    header, rows = tables.comparison_rows(table.reset_index())
+    header, rows = latex.comparison_rows(table.reset_index())
     assert all(row is None or len(row) == len(header) for row in rows)
     assert [row[1] for row in rows if row and row[0] == "CE"] == ["ours (n = 1)"]
 
@@ -165,8 +165,8 @@ def test_far_is_two_of_their_deviations_and_a_point_where_the_recipe_is_theirs(p
     results.write(record(run, (ce.accuracy.iloc[0] - points) / 100), tmp_path)
     table = tables.against_published(results.load(tmp_path), profile, "symmetric")
     assert table[table.beyond].rate.tolist() == ["0.2"] * marked
-    rows = tables.comparison_rows(table)[1]
-    assert sum(isinstance(cell, tables.Tex) and "textbf" in cell for row in rows if row for cell in row) == marked
+    rows = latex.comparison_rows(table)[1]
+    assert sum(isinstance(cell, latex.Tex) and "textbf" in cell for row in rows if row for cell in row) == marked
 
 
 def test_the_two_stored_versions_of_mnist(tmp_path):
@@ -344,10 +344,10 @@ def test_sequences_compare_like_splits(tmp_path):
 
 
 def test_settings_tables_leave_nothing_out():
-    recipes = tables.recipes(list(experiments.RECIPES))
+    recipes = settings.recipes(list(experiments.RECIPES))
     assert {name.replace("_", " ") for name in Settings.__dataclass_fields__} <= set(recipes.index)
-    assert list(tables.loss_settings().loss) == [tables.label(name) for name in losses.names()]
-    for cell in tables.loss_settings().set_index("loss").loc["NCE+AGCE"].to_numpy()[:1]:
+    assert list(settings.loss_settings().loss) == [tables.label(name) for name in losses.names()]
+    for cell in settings.loss_settings().set_index("loss").loc["NCE+AGCE"].to_numpy()[:1]:
         assert cell == "α 1, β 4, a 6, q 1.5"
 
 
@@ -362,15 +362,15 @@ def test_every_published_method_that_we_have_is_known_to_the_losses():
 
 
 def test_latex_of_awkward_text():
-    text = tables.tabular(["a_b", tables.Tex("$x$")], [["50 % & more", "–"], None, ["ε-CE", tables.spread(1.0, 0.25)]])
+    text = latex.tabular(["a_b", latex.Tex("$x$")], [["50 % & more", "–"], None, ["ε-CE", tables.spread(1.0, 0.25)]])
     assert r"a\_b & $x$ \\" in text
     assert r"50 \% \& more & -- \\" in text
     assert r"\addlinespace" in text
     assert r"$\epsilon$-CE & 1.00 {\scriptsize$\pm$} 0.25 \\" in text
-    assert tables.short(0) == "0"
-    assert [tables.short(v) for v in (9.876, 99.96, 247.6, 1906.2)] == ["9.88", "100", "248", "1906"]
-    assert tables.short(1.74e22) == r"$1.7\times10^{22}$"
-    assert tables.signed(-1.5) == "−1.50"
+    assert latex.short(0) == "0"
+    assert [latex.short(v) for v in (9.876, 99.96, 247.6, 1906.2)] == ["9.88", "100", "248", "1906"]
+    assert latex.short(1.74e22) == r"$1.7\times10^{22}$"
+    assert latex.signed(-1.5) == "−1.50"
 
 
 def test_networks_that_differ_in_an_option_are_not_averaged(tmp_path):
@@ -427,4 +427,4 @@ def test_people_s_labels_were_published_under_another_protocol(tmp_path):
 
 
 def test_a_difference_of_nothing_has_no_minus():
-    assert [tables.signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
+    assert [latex.signed(value) for value in (-0.001, 0.0, -0.006)] == ["+0.00", "+0.00", "−0.01"]
