@@ -9,11 +9,8 @@ c, exact="equal-counts" as many labels of every class, however small it is, and 
     ([[0.8, 0.2], [0.2, 0.8]], 0.2)
 """
 
-import io
 import json
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -184,8 +181,7 @@ def estimate_transition(clean, noisy, num_classes: int) -> np.ndarray:
 def human_labels(kind: str, root=None) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-10N's clean and human labels in torchvision's training order, ((50000,), (50000,)) int64 (Wei et al. 2022).
 
-    The published CIFAR-10_human.pt is a pickle that torch.load's safe mode refuses; it is read here by an unpickler that can build arrays
-    of integers and nothing else. Raises ValueError when the file holds anything but those arrays; when there is none, one that is also a
+    Raises ValueError when CIFAR-10_human.pt holds anything but a dict of integer arrays; when there is no such file, one that is also a
     FileNotFoundError, with what to fetch.
     """
     from saidl.data import find
@@ -371,38 +367,20 @@ def human_counts() -> dict:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """A dict of NumPy arrays out of a torch-saved pickle, building nothing else."""
+    """A dict of integer arrays out of what torch saved; its safe loader builds stand-ins for them and nothing else."""
+    import torch
+
+    names = ("ndarray", "dtype", "core.multiarray._reconstruct", "_core.multiarray._reconstruct")
     try:
-        with zipfile.ZipFile(path) as archive:
-            member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            content = archive.read(member)
-    except (zipfile.BadZipFile, StopIteration):
-        content = path.read_bytes()
-    try:
-        table = ArraysOnly(io.BytesIO(content)).load()
+        with torch.serialization.safe_globals([(Stored, f"numpy.{name}") for name in names]):
+            table = torch.load(path, weights_only=True)
         return {str(name): stored.array() for name, stored in table.items()}
     except Exception as error:
         raise ValueError(f"{path.name} is damaged or holds more than a dict of integer arrays: {error}") from error
 
 
-class ArraysOnly(pickle.Unpickler):
-    """Builds stand-ins, never NumPy's own objects: those believe the state a pickle hands them, and a damaged one breaks NumPy itself."""
-
-    def find_class(self, module, name):
-        known = {
-            "multiarray._reconstruct": Stored,
-            "numpy.ndarray": "ndarray",
-            "numpy.dtype": Stored,
-            "_codecs.encode": lambda text, codec: text.encode("latin1"),  # how protocol 2 writes bytes
-        }
-        where = f"{module}.{name}".removeprefix("numpy.core.").removeprefix("numpy._core.")
-        if where not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return known[where]
-
-
 class Stored:
-    """What a pickle says of an array or of its type."""
+    """What a pickle says of an array or of its type. NumPy's own objects would believe it, and a damaged or malicious one breaks NumPy."""
 
     def __init__(self, *said):
         self.said = said

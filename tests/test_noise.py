@@ -1,7 +1,5 @@
 """Label noise: what was asked is what is made."""
 
-import pickle
-import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -299,8 +297,7 @@ def test_estimate_recovers_the_matrix():
 
 
 def save(path, table):
-    with zipfile.ZipFile(path / "CIFAR-10_human.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(table, protocol=2))
+    torch.save(table, path / "CIFAR-10_human.pt")
 
 
 def human_table(n=200):
@@ -365,13 +362,37 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "content", [Evil(), {"clean_label": Evil()}, {"clean_label": "text"}, [1, 2], {"clean_label": np.zeros(3)}]
-)
+    "content",
+    [
+        Evil(), {"clean_label": Evil()}, {"clean_label": "text"}, [1, 2], {"clean_label": np.zeros(3)},
+        {"clean_label": np.zeros((2, 2), int), "worse_label": np.zeros(4, int)},
+        {"clean_label": np.array([None])}, {"clean_label": np.dtype("int64")}, {"clean_label": torch.zeros(3)},
+    ],
+)  # fmt: skip
 def test_a_human_file_with_anything_but_integer_arrays_is_refused(tmp_path, content, capsys):
     save(tmp_path, content)
     with pytest.raises(ValueError, match=r"CIFAR-10_human|worse_label|clean_label"):
         noise.human_labels("human-worst", tmp_path)
     assert "executed" not in capsys.readouterr().out
+
+
+class Pickled:
+    """What is pickled as the call, the arguments and the state that it is given."""
+
+    def __init__(self, *told):
+        self.told = told
+
+    def __reduce__(self):
+        return self.told
+
+
+def test_what_a_file_says_of_numpys_types_is_not_believed(tmp_path):
+    labels = np.arange(10)
+    rebuild, arguments, (version, shape, _, fortran, raw) = labels.__reduce__()
+    pointers = Pickled(np.dtype, ("i8", False, True), (3, "<", None, None, None, -1, -1, 63))  # NumPy would follow them
+    save(tmp_path, dict.fromkeys(human_table(), Pickled(rebuild, arguments, (version, shape, pointers, fortran, raw))))
+    for told in noise.human_labels("human-worst", tmp_path):
+        np.testing.assert_array_equal(told, labels)
 
 
 @pytest.mark.parametrize(
