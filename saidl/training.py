@@ -161,11 +161,30 @@ class Fit:
         self.given = train, test, clean_labels
         self.generator = torch.Generator().manual_seed(seed)
         self.precision = chosen_precision(settings, device)
-        fits = settings.view == "image" and all(p.ndim < 5 for p in model.parameters())  # torch lays out no others
-        self.layout = torch.channels_last if fits else torch.contiguous_format
-        self.model = model.to(device, memory_format=self.layout)
-        self.forward, self.parameters = self.model, list(self.model.parameters())
+        self.recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
+        self.history, self.num_classes = History(), len(train.classes)
+        self.take_network(model)
+        self.take_data(train, test, clean_labels)
+        self.optimizer = self.make_optimizer()
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        if self.recorded:  # a number would be part of the recording
+            for group in self.optimizer.param_groups:
+                group["lr"] = torch.tensor(group["lr"], device=device)
+        self.advance = cuda_graph.Replayed(self.step, self.changes) if self.recorded else self.step
 
+    def take_network(self, model: nn.Module) -> None:
+        """The network on the device, laid out channels last where it takes images so."""
+        fits = self.settings.view == "image" and all(p.ndim < 5 for p in model.parameters())  # torch lays out no others
+        self.layout = torch.channels_last if fits else torch.contiguous_format
+        self.model = self.forward = model.to(self.device, memory_format=self.layout)
+        self.parameters = list(self.model.parameters())
+        # what the L1 penalty is on: as decay, not on a state-space model's A, B and dt
+        decaying = models.parameter_groups(self.model, self.settings.lr, 0.0)[0]["params"]
+        self.weights = [p for p in decaying if p.ndim > 1] if self.settings.l1 else []
+
+    def take_data(self, train: Images, test: Images, clean_labels: Tensor | None) -> None:
+        """The sets on the device, some of the training set held out; the statistics are of all of it."""
+        settings, device = self.settings, self.device
         held_out = round(settings.valid_fraction * len(train))
         if held_out == len(train):
             raise ValueError(
@@ -179,37 +198,24 @@ class Fit:
             (part.images.to(device), part.labels.to(device)) for part in (train.select(kept), train.select(valid), test)
         )
         self.clean = None if clean_labels is None else clean_labels[kept].to(device)
-        if settings.augment == "crop-flip":
-            self.canvas = data.padded(self.train[0])
+        self.canvas = data.padded(self.train[0]) if settings.augment == "crop-flip" else None
         self.order = None
         if settings.view == "sequence-permuted":
             one, other = (tuple(part.images.shape[2:]) for part in (train, test))
             if one != other:
                 raise ValueError(f"train and test must have one size to be permuted alike, not {one} and {other}")
             self.order = data.permutation(train.images[0, 0].numel()).to(device)
-
-        # what the L1 penalty is on: as decay, not on a state-space model's A, B and dt
-        decaying = models.parameter_groups(self.model, settings.lr, 0.0)[0]["params"]
-        self.weights = [p for p in decaying if p.ndim > 1] if settings.l1 else []
-        recorded = cuda_graph.wanted(device) and not settings.compile and isinstance(loss, RobustLoss)
-        fused = all(p.is_floating_point() for p in self.model.parameters())  # there is no kernel for complex ones
-        kinds = {
-            "sgd": lambda g: torch.optim.SGD(g, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused),
-            # on a CPU the fused kernel rounds in another way than the records were made; SGD's does not
-            "adamw": lambda g: torch.optim.AdamW(g, capturable=recorded, fused=fused and recorded),
-        }
-        self.optimizer = kinds[settings.optimizer](
-            models.parameter_groups(self.model, settings.lr, settings.weight_decay)
-        )
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
-        if recorded:  # a number would be part of the recording
-            for group in self.optimizer.param_groups:
-                group["lr"] = torch.tensor(group["lr"], device=device)
-        self.advance = cuda_graph.Replayed(self.step, self.changes) if recorded else self.step
         wide = torch.float32 if device.type == "mps" else torch.float64  # all that there is
         self.sums = torch.zeros(4, device=device, dtype=wide)  # loss, hits, memorised, resisted
-        self.history = History()
-        self.num_classes = len(train.classes)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        groups = models.parameter_groups(self.model, settings.lr, settings.weight_decay)
+        fused = all(p.is_floating_point() for p in self.parameters)  # there is no kernel for complex ones
+        if settings.optimizer == "sgd":
+            return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused)
+        # on a CPU the fused kernel rounds in another way than the records were made; SGD's does not
+        return torch.optim.AdamW(groups, capturable=self.recorded, fused=fused and self.recorded)
 
     @torch.no_grad()  # not inference mode: weights laid out anew in it could not be trained
     def try_out(self) -> None:
