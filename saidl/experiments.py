@@ -198,35 +198,52 @@ def grid(
 def one(profile, task, loss, net, extra, kind, rate, seed, exact, own_hyper, changes) -> Run:
     """A run of a profile's recipe for a task; the rest as for `grid`, one value each."""
     dataset, size, usual, options, base = recipe(profile, task)
-    net = net or usual
-    if not isinstance(extra, dict):
-        raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
-    seed = whole("seed", seed)
+    net, seed = net or usual, whole("seed", seed)
     kind, rate = checked_noise(kind, rate, dataset)
-    # symmetric noise as Ma et al.'s code draws it, see `noise.corrupt`; CIFAR's classes are equal anyway
-    if exact is None:
-        exact = "equal-counts" if task == "mnist-noise" and kind == "symmetric" else True
-    check_exact(exact, kind)
     loss = losses.resolve(loss)
-    family = "mnist" if dataset in ("mnist", "fashion-mnist") else dataset
-    hyper, penalty = losses.recipe(loss, family, kind)
+    hyper, penalty = losses.recipe(loss, LOSS_FAMILY.get(dataset, dataset), kind)
     hyper |= own_hyper
     losses.make(loss, **hyper)  # an unknown setting is an error now
-    options = options | extra if net == usual or (net in models.LAYERS and usual in models.LAYERS) else extra
+    options = network_options(net, usual, options, extra)
     large = profile == "laptop" and task in WHOLE_TASKS and options.items() >= SSM.items()
-
-    own = {"l1": penalty, "weight_decay": 0.0} if penalty else {}
-    own |= {"lr": BASELINE_LR} if net in BASELINES else {}
-    own |= {"half_rate": True} if task == "speech" and net in ("s4d", "s4") else {}
-    own |= {"epochs": 1, "eval_every": 1} if (profile, task, net) == ATTENTION else {}
-    own |= WHOLE if large else {}
-    settings = changed(base, own | changes)
+    settings = changed(base, departures(profile, task, net, penalty, large) | changes)
     check_shown(net, settings.view, task)
     # the noise is drawn with a seed of its own, far from training's, so that the two never share random numbers
     return Run(
-        profile, task, dataset, None if large else size, net, loss, kind, rate, True if rate == 0 else exact,
+        profile, task, dataset, None if large else size, net, loss, kind, rate, draw(task, kind, rate, exact),
         noise_seed=1000 + seed, seed=seed, model_options=as_options(options), loss_options=as_options(hyper), settings=settings,
     )  # fmt: skip
+
+
+LOSS_FAMILY = {"fashion-mnist": "mnist"}  # whose published weights a data set takes
+
+
+def network_options(net: str, usual: str, options: dict, extra: dict) -> dict:
+    """`extra`, on top of the recipe's options where these are of the same network or both are for sequences."""
+    if not isinstance(extra, dict):
+        raise ValueError(f"model_options must be a dict or a list of dicts, not {extra!r}")
+    shared = net == usual or (net in models.LAYERS and usual in models.LAYERS)
+    return options | extra if shared else extra
+
+
+def departures(profile: str, task: str, net: str, penalty: float, large: bool) -> dict:
+    """Where a run's settings leave its task's recipe; of two reasons the later counts."""
+    reasons = (
+        (penalty, {"l1": penalty, "weight_decay": 0.0}),
+        (net in BASELINES, {"lr": BASELINE_LR}),
+        (task == "speech" and net in ("s4d", "s4"), {"half_rate": True}),
+        ((profile, task, net) == ATTENTION, {"epochs": 1, "eval_every": 1}),
+        (large, WHOLE),
+    )
+    return {name: value for applies, settings in reasons if applies for name, value in settings.items()}
+
+
+def draw(task: str, kind: str, rate: float | None, exact) -> bool | str:
+    """How the noise is drawn, see `noise.corrupt`: on MNIST, symmetric, as Ma et al.'s code does (CIFAR's classes are equal anyway)."""
+    if exact is None:
+        exact = "equal-counts" if task == "mnist-noise" and kind == "symmetric" else True
+    check_exact(exact, kind)
+    return True if rate == 0 else exact
 
 
 def check_shown(model: str, view: str, task: str) -> None:
