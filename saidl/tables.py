@@ -186,33 +186,51 @@ def sequences(frame: pd.DataFrame, profile: str, task: str) -> pd.DataFrame:
     parameters and half (tested at half the sampling rate?).
     """
     rows = sequence_runs(frame, task, profile)
-    methods = [rule_name(row.model, row.model_options) for row in rows.itertuples()]
-    rows = rows.assign(method=methods, valid=rows.record.map(best_valid))
+    rows = rows.assign(method=[rule_name(row.model, row.model_options) for row in rows.itertuples()])
     asked = [(run.model, rule_name(run.model, dict(run.model_options))) for run in queue(profile) if run.task == task]
     out = []
-    for model, method in dict.fromkeys([*asked, *zip(rows.model, methods, strict=True)]):
-        mine = rows[(rows.model == model) & (rows.method == method)]
-        name, ours = label(model) + (f" ({method})" if method else ""), {}
-        for (size, _, apart), runs in mine.assign(apart=unlike(mine)).groupby(
-            ["parameters", mine.model_options.map(str), "apart"]
-        ):
-            epochs, shown = listed(runs.epochs), listed(map(trained_on, runs.record))
-            what = f"{size:,} parameters{apart}, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
-            ours = {"test": runs.accuracy.mean(), "validation": runs.valid.mean()}
-            out.append((name, what, "test", ours["test"], runs.accuracy.std(), len(runs), NAN, "", size, False))
-            if (half := 100 * runs.half_rate.dropna().astype(float)).size:
-                what = f"{what}; tested at half the sampling rate"
-                out.append((name, what, "test", half.mean(), half.std(), len(half), NAN, "", size, True))
-        if not len(mine):
-            out.append((name, "not run", "test", NAN, NAN, 0, NAN, "", NAN, False))
-        if method == DEFAULT_METHOD.get(model, ""):
-            known = published()[(published().task == task) & published().method.isin(PUBLISHED_AS.get(model, ()))]
-            for row in known.itertuples():
-                what = row.protocol if isinstance(row.protocol, str) else row.method
-                difference = ours.get(row.split, NAN) - row.accuracy
-                out.append((name, what, row.split, row.accuracy, row.std, 0, difference, row.source, NAN, False))
-    names = ["model", "what", "split", "accuracy", "std", "n", "difference", "source", "parameters", "half"]
-    return pd.DataFrame(out, columns=names)
+    for model, method in dict.fromkeys([*asked, *zip(rows.model, rows.method, strict=True)]):
+        ours, largest = our_sizes(rows[(rows.model == model) & (rows.method == method)])
+        theirs = published_beside(model, task, largest) if method == DEFAULT_METHOD.get(model, "") else []
+        name = label(model) + (f" ({method})" if method else "")
+        out += [SEQUENCE_ROW | {"model": name} | row for row in (*ours, *theirs)]
+    return pd.DataFrame(out, columns=list(SEQUENCE_ROW))
+
+
+SEQUENCE_ROW = {  # the columns of `sequences`, and what they hold where nothing is said
+    "model": "", "what": "", "split": "test", "accuracy": NAN, "std": NAN, "n": 0, "difference": NAN, "source": "",
+    "parameters": NAN, "half": False,
+}  # fmt: skip
+
+
+def our_sizes(runs: pd.DataFrame) -> tuple[list[dict], dict[str, float]]:
+    """A row a size and set of options of one model, smallest first, and the last row's accuracies by split."""
+    if runs.empty:
+        return [{"what": "not run"}], {}
+    out, key = [], ["parameters", runs.model_options.map(str), "apart"]
+    for (size, _, apart), same in runs.assign(apart=unlike(runs)).groupby(key):
+        epochs, shown = listed(same.epochs), listed(map(trained_on, same.record))
+        what = f"{size:,} parameters{apart}, {epochs} epoch{'s' * (epochs != '1')} of {shown}"
+        out.append({"what": what, "parameters": size, **mean_std(same.accuracy)})
+        if (half := 100 * same.half_rate.dropna().astype(float)).size:
+            out.append(out[-1] | {"what": f"{what}; tested at half the sampling rate", "half": True, **mean_std(half)})
+    return out, {"test": same.accuracy.mean(), "validation": same.record.map(best_valid).mean()}
+
+
+def mean_std(values: pd.Series) -> dict:
+    return {"accuracy": values.mean(), "std": values.std(), "n": len(values)}
+
+
+def published_beside(model: str, task: str, ours: dict[str, float]) -> list[dict]:
+    """The published rows of a model's kind on a task, each with ours less theirs on the same split."""
+    known = published()[(published().task == task) & published().method.isin(PUBLISHED_AS.get(model, ()))]
+    return [
+        {
+            "what": row.protocol if isinstance(row.protocol, str) else row.method, "split": row.split, "source": row.source,
+            "accuracy": row.accuracy, "std": row.std, "difference": ours.get(row.split, NAN) - row.accuracy,
+        }
+        for row in known.itertuples()
+    ]  # fmt: skip
 
 
 def methods(frame: pd.DataFrame) -> pd.DataFrame:
