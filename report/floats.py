@@ -14,7 +14,7 @@ import pandas as pd
 from report import evidence, settings
 from report.latex import Tex, cited, comparison_rows, short, signed, tabular, tex
 from saidl import data, experiments, figures, losses, noise, results, ssm, study, tables
-from saidl.figures import label
+from saidl.names import in_order, label
 from saidl.tables import MISSING, spread
 
 SEQUENCE_TASKS = experiments.REAL_TASKS
@@ -97,7 +97,7 @@ def mnist_lost(frame) -> str:
     known = known[(known.dataset == "mnist") & (known.noise == "asymmetric") & (known.rate == "0.4")]
     later, earlier = (known[known.source.str.startswith(s)].set_index("loss")["std"] for s in tables.EDITIONS.values())
     rows = []
-    for loss in figures.in_order(name for runs in (ours, scripts) for name in runs.loss):
+    for loss in in_order(name for runs in (ours, scripts) for name in runs.loss):
         counts = [seeds_losing(runs[runs.loss == loss], at) or MISSING for (_, at), runs in columns.items()]
         unchanged = later.get(loss, tables.NAN)
         rows.append([label(loss), *counts, spread(earlier.get(loss, unchanged)), spread(unchanged)])
@@ -134,7 +134,7 @@ def flipped(frame, rate: str = "0.4") -> str:
     rows, header = [], ["loss", "quick: losing labels", "other classes", "laptop: losing labels", "other classes"]
     parts = [tables.by_recipe(frame, profile) for profile in ("quick", "laptop")]
     parts = [part[(part.noise == "asymmetric") & (part.rate == rate)] for part in parts]
-    for loss in figures.in_order(loss for part in parts for loss in part.loss):
+    for loss in in_order(loss for part in parts for loss in part.loss):
         rows.append([label(loss), *(spread(v, digits=1) for part in parts for v in losing(part[part.loss == loss]))])
     return table_of(header, rows)
 
@@ -151,7 +151,7 @@ def losing(runs) -> tuple[float, float]:
 def best_on_test(frame) -> str:
     parts = [evidence.best_on_test(frame, profile) for profile in ("quick", "laptop")]
     rows = []
-    for name in figures.in_order(name for part in parts for name in part.index):
+    for name in in_order(name for part in parts for name in part.index):
         values = [part[column].get(name, tables.NAN) for part in parts for column in part.columns]
         rows.append([label(name), *(spread(value, digits=1) for value in values)])
     columns = ["held out", "on test", "gain"]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from saidl.figures import label
+from saidl.names import label
 from saidl.tables import MISSING, listed, spread
 
 ESCAPES = {

@@ -11,7 +11,7 @@ from report.latex import short, tex
 from report.settings import recipes
 from saidl import data, experiments, losses, models, results, tables
 from saidl.checks import one_of
-from saidl.figures import label, rule_name
+from saidl.names import label, rule_name
 from saidl.noise import KINDS
 from saidl.tables import spread
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pandas as pd
 
 from saidl import experiments, losses
-from saidl.figures import label
+from saidl.names import label
 from saidl.tables import as_text, listed, shown_as
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from saidl import experiments, losses, results, training
-from saidl.figures import DEFAULT_METHOD, in_order, label, rule_name
+from saidl.names import DEFAULT_METHOD, in_order, label, rule_name
 from saidl.noise import HUMAN
 
 MISSING, NAN = "–", float("nan")

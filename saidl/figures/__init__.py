@@ -16,7 +16,6 @@ from saidl.figures.accuracy import (
     class_accuracy,
     classes_over_epochs,
     history,
-    in_order,
     losses_of,
     memorisation,
     over_epochs,
@@ -32,11 +31,10 @@ from saidl.figures.asymmetry import (
     past_the_bound,
     rank_intervals,
 )
-from saidl.figures.drawing import COLOURS, STYLE, figure, label, legend, look, panels, save, style
+from saidl.figures.drawing import STYLE, figure, legend, look, panels, save, style
 from saidl.figures.labels import confusion, image_grid, matrices, transition
 from saidl.figures.robustness import label_sums, loss_curves, loss_gradients, pull, risk_bound, risks
 from saidl.figures.sequences import (
-    DEFAULT_METHOD,
     METHOD_COLOURS,
     by_length,
     by_method,
@@ -45,7 +43,7 @@ from saidl.figures.sequences import (
     growth,
     learning,
     minutes,
-    rule_name,
     spectrum,
     stability,
 )
+from saidl.names import COLOURS, DEFAULT_METHOD, in_order, label, rule_name

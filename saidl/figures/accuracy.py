@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from saidl.figures.drawing import COLOURS, figure, label, legend, look, panels
+from saidl.figures.drawing import figure, legend, look, panels
+from saidl.names import in_order, label, place
 from saidl.noise import KINDS
 
 FIELDS = {
@@ -134,9 +135,9 @@ def bars(table, published=None):
             theirs = published[(published.noise == kind) & (published.rate == rate)].set_index("loss").accuracy
             theirs = theirs.reindex(ours.index)
             ax.plot(theirs, places, "D", color="black", markerfacecolor="white", linestyle="none", label="published")
-        for place, value, mark in zip(places, ours["mean"], theirs, strict=True):
+        for y, value, mark in zip(places, ours["mean"], theirs, strict=True):
             start = max(value, mark) + 6 if mark < 35 else 1  # where no marker covers it
-            ax.text(start, place, f"{value:.1f}", va="center", fontsize=8)
+            ax.text(start, y, f"{value:.1f}", va="center", fontsize=8)
         absent = [label(name) for name in losses_of(table) if name not in ours.index]
         title = cell_title(kind, rate) + (f"\nmissing: {', '.join(absent)}" if absent else "")
         ax.set(title=title, xlabel="test accuracy, %", xlim=(0, 100), yticks=places)
@@ -163,19 +164,10 @@ def losses_of(table) -> list[str]:
     return in_order(table.loss)
 
 
-def in_order(losses) -> list[str]:
-    """Losses, each once, in one order for all figures and tables: the palette's, then the alphabet."""
-    return sorted(set(losses), key=lambda name: (place(name, tuple(COLOURS)), name))
-
-
 def by_cell(table) -> list:
     """((noise, rate), its rows) for every noise setting, kinds in `noise.KINDS`' order, rates rising."""
     groups = table.groupby(["noise", "rate"], dropna=False)
     return sorted(groups, key=lambda group: (place(group[0][0], KINDS), group[0]))
-
-
-def place(name: str, order: tuple) -> int:
-    return order.index(name) if name in order else len(order)
 
 
 def done(table):

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from saidl.figures.accuracy import FIELDS, by_cell, cell_title, done, history, losses_of, spread
-from saidl.figures.drawing import RATE_COLOURS, WIDTH, figure, label, legend, look, panels
+from saidl.figures.drawing import RATE_COLOURS, WIDTH, figure, legend, look, panels
+from saidl.names import label
 
 
 @figure

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from saidl.names import COLOURS
+
 WIDTH = 6.3  # inches: the report's text width
 STYLE = {
     "figure.dpi": 90,
@@ -27,17 +29,6 @@ STYLE = {
     "image.interpolation": "nearest",
 }
 
-# Okabe & Ito's colour-blind palette for the eight losses of the grid, Tol's muted one for the rest.
-COLOURS = {
-    "ce": "#000000", "fl": "#7F7F7F", "nce": "#56B4E9", "nfl": "#0072B2",
-    "nce+mae": "#E69F00", "nce+rce": "#D55E00", "nfl+mae": "#009E73", "nfl+rce": "#CC79A7",
-    "mae": "#999933", "rce": "#882255", "gce": "#332288", "sce": "#AA4499", "ngce": "#88CCEE", "nmae": "#DDCC77",
-    "agce": "#117733", "aul": "#44AA99", "ael": "#CC6677", "amse": "#332288", "nnce": "#AA4499", "nnfl": "#882255",
-    "nce+agce": "#117733", "nce+aul": "#44AA99", "nce+ael": "#CC6677", "nce+nnce": "#332288", "nfl+nnfl": "#6699CC",
-    "nce+amse": "#AA4499", "nfl+amse": "#882255", "ngce+mae": "#661100", "ngce+rce": "#6699CC",
-    "eps-ce+mae": "#999933", "eps-fl+mae": "#DDCC77", "logitclip-ce": "#661100",
-    "s4d": "#0072B2", "s4": "#D55E00", "lstm": "#009E73", "gru": "#E69F00", "transformer": "#CC79A7",
-}  # fmt: skip
 # of a noise rate, or anything else without a colour of its own
 RATE_COLOURS = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 MARKERS = {
@@ -49,10 +40,6 @@ MARKERS = {
 LINES = dict.fromkeys(("ce", "fl", "logitclip-ce"), "--")  # not robust
 LINES |= dict.fromkeys(("nce", "nfl", "ngce", "nmae", "nrce"), ":")  # normalised alone
 LINES |= dict.fromkeys(("mae", "rce", "amse", "nnce", "nnfl"), "-.")  # passive alone; all else solid
-LABELS = {
-    "nce+nnce": "ANL-CE", "nfl+nnfl": "ANL-FL", "nce+amse": "JAL-CE", "nfl+amse": "JAL-FL",
-    "logitclip-ce": "LogitClip-CE", "transformer": "Transformer",
-}  # fmt: skip
 
 
 def style():
@@ -84,11 +71,6 @@ def save(fig, path) -> Path:
     with style():
         fig.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
     return path
-
-
-def label(name: str) -> str:
-    """A loss's name as it is written: "nce+rce" is NCE+RCE."""
-    return LABELS.get(name, name.upper().replace("EPS-", "ε-"))
 
 
 def look(name: str) -> dict:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from saidl.figures.accuracy import by_cell, cell_title, done
-from saidl.figures.drawing import WIDTH, figure, label, panels
+from saidl.figures.drawing import WIDTH, figure, panels
+from saidl.names import label
 
 
 @figure

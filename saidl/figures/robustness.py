@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from saidl import losses, noise
-from saidl.figures.drawing import RATE_COLOURS, figure, label, legend, look, panels
+from saidl.figures.drawing import RATE_COLOURS, figure, legend, look, panels
+from saidl.names import label
 
 
 @figure

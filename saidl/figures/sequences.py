@@ -7,13 +7,13 @@ import torch
 
 from saidl import ssm
 from saidl.figures.accuracy import done, history
-from saidl.figures.drawing import RATE_COLOURS, figure, label, legend, look, panels
+from saidl.figures.drawing import RATE_COLOURS, figure, legend, look, panels
+from saidl.names import label, rule_name
 
 METHOD_COLOURS = {
     "zoh": "#0072B2", "bilinear": "#D55E00", "forward-euler": "#000000", "backward-euler": "#009E73",
     "gbt": "#E69F00", "dirac": "#CC79A7", "async": "#56B4E9",
 }  # fmt: skip
-DEFAULT_METHOD = {"s4d": "zoh", "s4": "bilinear"}
 # of a model's other discretisations and sizes, the usual two first
 FURTHER = [
     {"color": colour, "marker": marker, "linestyle": "--"}
@@ -170,12 +170,6 @@ def by_method(table):
     ax.set(yticks=places, yticklabels=accuracy.index, ylim=(-0.6, len(places) - 0.4), xlabel="test accuracy, %")
     ax.grid(axis="y", visible=False)
     return fig
-
-
-def rule_name(model: str, options: Mapping) -> str:
-    """A run's discretisation, its layer's own where the options name none, gbt with its alpha; "" for other models."""
-    method = options.get("method", DEFAULT_METHOD.get(model, ""))
-    return f"gbt {options.get('alpha', 0.5):g}" if method == "gbt" else method
 
 
 def method_colour(name: str, otherwise: str) -> str:
