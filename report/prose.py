@@ -9,7 +9,7 @@ import pandas as pd
 from report import evidence, floats
 from report.latex import short, tex
 from report.settings import recipes
-from saidl import data, experiments, losses, models, results, tables
+from saidl import data, experiments, figures, losses, models, results, tables
 from saidl.checks import one_of
 from saidl.names import label, rule_name
 from saidl.noise import KINDS
@@ -208,10 +208,10 @@ class Numbers:
         return percent(row.accuracy, std=row["std"])
 
     def the_minutes(self, profile, task, model, method=""):
-        """How long a sequence model's run took, training and evaluation, on one thread of the machine that recorded it."""
+        """How long a sequence model's run trained, as `figures.minutes` has it."""
         rows = tables.sequence_runs(self.frame, task, profile)
         chosen = [r.model == model and rule_name(model, r.model_options) == method for r in rows.itertuples()]
-        return number(rows.seconds[chosen].astype(float).mean() / 60)
+        return number(rows.record[chosen].map(figures.minutes).astype(float).mean())
 
     def the_mnist(self, noise, rate, loss, change, beta="", alpha="1"):
         """MNIST at the published recipe, but for a change of CHANGES and a pair's weights (of focal loss, beta is "detached", its factor

@@ -176,18 +176,18 @@ def parallel(
     else:
         pool = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
         here = {k: v for k, v in os.environ.items() if k.startswith("SAIDL_")}, Path.cwd()
-        yield from pool(delayed(make_as_here)(*here, r, **given) for r in runs)
+        yield from pool(delayed(as_here)(*here, make, r, **given) for r in runs)
 
 
-def make_as_here(environment: dict[str, str], folder: Path, run: Run, **given) -> tuple[str, bool]:
-    """`make` where the data are found as the caller would find them: joblib's processes live on from one sweep to the next, with the
+def as_here(environment: dict[str, str], folder: Path, task, *args, **given):
+    """task(*args, **given), finding the data where the caller would: joblib's processes live on from one sweep to the next, with the
     environment and the folder of when they began."""
     for name in [name for name in os.environ if name.startswith("SAIDL_")]:
         del os.environ[name]
     os.environ.update(environment)
     with contextlib.suppress(OSError):  # another machine, on a backend that is none of ours
         os.chdir(folder)
-    return make(run, **given)
+    return task(*args, **given)
 
 
 def make(run: Run, store: str, wait: bool = False, epochs: bool = False) -> tuple[str, bool]:
