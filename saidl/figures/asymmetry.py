@@ -123,8 +123,10 @@ def rank_intervals(tables: Mapping[str, object]):
     ax, names = axes[0, 0], list(next(iter(tables.values())).index)
     for i, (loss, rows) in enumerate(tables.items()):
         at = np.arange(len(rows)) + 0.7 * ((i + 0.5) / len(tables) - 0.5)
-        error = [(rows.rho - rows.low).clip(lower=0), (rows.high - rows.rho).clip(lower=0)]
-        ax.errorbar(rows.rho, at, xerr=error, label=label(loss), **look(loss) | {"linestyle": "none"}, capsize=2)
+        error = np.array([rows.rho - rows.low, rows.high - rows.rho]).clip(0)
+        ax.errorbar(
+            rows.rho.to_numpy(), at, xerr=error, label=label(loss), **look(loss) | {"linestyle": "none"}, capsize=2
+        )
     ax.set(xlabel=r"Spearman's $|\rho|$ with the test accuracy, 95% bootstrap interval", xlim=(0, 1.02))
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
