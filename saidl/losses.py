@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saidl.autodiff import transformed
 from saidl.checks import between, flag, form, one_of, whole
 
 LOG_ZERO = -math.log(1e-4)  # A: RCE's -log 0 (Ma et al.'s code; the paper speaks of A = -4, which only rescales beta)
@@ -104,8 +105,7 @@ def focal(log_p: Tensor, gamma: float, detached: bool) -> Tensor:
 
 def focal_share(log_p: Tensor, target: Tensor, gamma: float, detached: bool, ceiling: float = 0.0) -> Tensor:
     """v_y / sum_k v_k of v = focal - ceiling, at most 0 where there is a ceiling, (B,)."""
-    # vmap and its kin take the plain operations alone
-    if log_p.numel() > CACHED // 4 and not torch._C._are_functorch_transforms_active():
+    if log_p.numel() > CACHED // 4 and not transformed():
         return _FocalShare.apply(log_p, target, gamma, detached, ceiling)
     return focal_share_in_steps(log_p, target, gamma, detached, ceiling)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from saidl import losses
 
@@ -349,3 +350,16 @@ def test_an_ensemble_at_once_is_one_after_another():
     at_once = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(z, y)
     for one, found in zip(z, at_once, strict=True):
         torch.testing.assert_close(torch.func.grad(loss)(one, y), found)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`")  # torch's own
+@pytest.mark.parametrize("name", ["nfl", "nnfl"])
+@pytest.mark.parametrize("batch", [4, 9000])  # a few rows, and so many that they are taken in parts
+def test_forward_derivatives_are_differences(name, batch):
+    torch.manual_seed(0)
+    z, along = torch.randn(2, batch, 10, dtype=torch.float64)
+    loss, y = losses.make(name), torch.arange(batch) % 10
+    with forward_ad.dual_level():
+        slope = forward_ad.unpack_dual(loss(forward_ad.make_dual(z, along), y)).tangent
+    difference = (loss(z + 1e-6 * along, y) - loss(z - 1e-6 * along, y)) / 2e-6
+    torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-9)

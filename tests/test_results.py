@@ -51,7 +51,6 @@ def test_a_finished_record_is_never_written_over(tmp_path):
 
 
 whole = json.dumps(record()).encode()
-HALF = replace(RUN, train_size=0.5)
 DAMAGED = {
     "empty": b"",
     "truncated": whole[: len(whole) // 2],
@@ -70,7 +69,6 @@ DAMAGED = {
     "no noise": json.dumps({name: told for name, told in record().items() if name != "noise"}).encode(),
     "not a number": json.dumps(record(test_accuracy=float("nan"))).encode(),
     "no status": json.dumps(record(status="fine")).encode(),
-    "half of the images": json.dumps(record(id=HALF.id) | {"run": HALF.to_dict()}).encode(),
     "a history of another kind": json.dumps(record(history=[1, 2])).encode(),
 }
 
@@ -94,6 +92,17 @@ def test_a_damaged_or_foreign_file_is_named_and_set_aside(tmp_path, content):
     with pytest.warns(UserWarning, match=other.stem):
         results.load(tmp_path)
     assert sorted(p.name for p in (tmp_path / "quarantine").iterdir()) == sorted([path.name, other.name])
+
+
+@pytest.mark.parametrize("size", [0.5, "a", 2**70, -1])
+def test_a_run_of_no_number_of_images_leaves_the_rest_readable(tmp_path, size):
+    odd = replace(RUN, train_size=size)
+    results.write(record(), tmp_path)
+    with pytest.raises(ValueError, match="number of samples"):
+        results.write(record(id=odd.id) | {"run": odd.to_dict()}, tmp_path)
+    (tmp_path / f"{odd.id}.json").write_text(json.dumps(record(id=odd.id) | {"run": odd.to_dict()}))
+    with pytest.warns(UserWarning, match=f"left out: {odd.id}"):
+        assert results.load(tmp_path).id.tolist() == [RUN.id]
 
 
 def test_files_and_folders_that_are_not_ours_leave_the_rest_readable(tmp_path):

@@ -480,6 +480,15 @@ def test_logits_are_those_that_fit_evaluates(view):
     assert (z.argmax(1) == DIGITS.test.labels).double().mean().item() == pytest.approx(history.test_accuracy[-1])
 
 
+def test_logits_of_sequences_are_asked_for_in_parts():
+    """Their memory grows with the length: what `fit` could evaluate fits here, too."""
+    net, sizes = models.SequenceClassifier(1, 10, d_model=4, n_layers=1), []
+    net.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    training.logits(net, DIGITS.test, DIGITS.train, replace(PLAIN, view="sequence", batch_size=16))
+    assert sum(sizes) == len(DIGITS.test)
+    assert max(sizes) <= 4 * 16
+
+
 def test_a_class_without_test_images_has_no_accuracy():
     some = DIGITS.test.select(DIGITS.test.labels != 3)
     rows = training.fit(small(), DIGITS.train, some, losses.make("ce"), PLAIN, seed=0).class_accuracy

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from saidl.autodiff import transformed
 from saidl.checks import between, one_of
 
 METHODS = ("zoh", "bilinear", "forward-euler", "backward-euler", "gbt", "dirac", "async")
@@ -84,12 +84,6 @@ def check(A: Tensor, B: Tensor, dt: Tensor, method: str, alpha: float = 0.5, gap
         raise ValueError(f"gaps belong to method 'async', got them with {method!r}")
     if gaps is not None and not transformed() and len(bad := gaps[~((gaps >= 0) & gaps.isfinite())]):
         raise ValueError(f"gaps must be at least 0 and finite, got {bad[0].item()}")
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func (vmap, grad, jvp ..) or forward-mode differentiation is at work: it takes plain operations, not
-    autograd functions of our own."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def as_tensor(name: str, value, like: Tensor | None = None) -> Tensor:

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from saidl.autodiff import transformed
 from saidl.checks import whole
 
-from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal, transformed
+from .discretization import ALPHA, as_tensor, check, discretize_dense, discretize_diagonal
 
 CHUNK = 2**19  # real numbers transformed at once on a CPU: about what stays in its second-level cache
 

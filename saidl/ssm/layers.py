@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saidl.autodiff import transformed
 from saidl.checks import between, flag, form, one_of, whole
 
 from . import kernels
-from .discretization import as_tensor, check_method, discretize_diagonal, matrix_exp, transformed
+from .discretization import as_tensor, check_method, discretize_diagonal, matrix_exp
 from .hippo import INITS, normal_plus_low_rank, pairs
 
 CONVS = {"fft": kernels.conv, "direct": kernels.direct_conv}
